@@ -1,0 +1,420 @@
+"""ledger.sqlite: every URL ever seen and what became of it, every image and where it came from.
+
+One writer process at a time (the collector holds the dataset's lock); any number of readers. A row is committed only
+after the bytes it names are on the disk, so a SIGKILL at any instant loses what was in flight and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from collect.clock import now
+from collect.errors import CorruptError, StorageError
+from collect.files import storage_errors
+from collect.records import FINAL_STATES, Candidate, ImageRecord, Licence, Reason, State
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS urls (
+    id INTEGER PRIMARY KEY,
+    url TEXT NOT NULL UNIQUE,
+    domain TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    detail TEXT NOT NULL DEFAULT '',
+    source TEXT NOT NULL,
+    class_name TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,      -- unix seconds; RETRY and LEASED rows wait until then
+    sha256 TEXT NOT NULL DEFAULT '',
+    duplicate_of TEXT NOT NULL DEFAULT '',
+    status INTEGER NOT NULL DEFAULT 0,       -- HTTP
+    final_url TEXT NOT NULL DEFAULT '',
+    redirects INTEGER NOT NULL DEFAULT 0,
+    etag TEXT NOT NULL DEFAULT '',
+    robots TEXT NOT NULL DEFAULT '',         -- verdict of robots.txt and opt-outs, in words
+    num_bytes INTEGER NOT NULL DEFAULT 0,
+    settled_at TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS urls_by_state ON urls (state, reason, source, class_name);
+CREATE INDEX IF NOT EXISTS urls_waiting ON urls (not_before, id) WHERE state IN ('FOUND', 'ALLOWED', 'LEASED', 'RETRY');
+CREATE INDEX IF NOT EXISTS urls_by_sha256 ON urls (sha256) WHERE sha256 <> '';
+CREATE TABLE IF NOT EXISTS finds (
+    id INTEGER PRIMARY KEY,
+    url_id INTEGER NOT NULL REFERENCES urls (id),
+    source TEXT NOT NULL,
+    query TEXT NOT NULL,
+    class_name TEXT NOT NULL,
+    rank INTEGER NOT NULL,
+    page_url TEXT NOT NULL,
+    title TEXT NOT NULL,
+    licence TEXT NOT NULL,                   -- JSON of records.Licence
+    extra TEXT NOT NULL,                     -- JSON: thumbnail, size as stated, sha1, tags, boxes
+    found_at TEXT NOT NULL,
+    UNIQUE (url_id, source, query, class_name)
+);
+CREATE TABLE IF NOT EXISTS images (
+    sha256 TEXT PRIMARY KEY,
+    extension TEXT NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    orientation INTEGER NOT NULL,
+    phash TEXT NOT NULL,                     -- 16 hex digits
+    num_bytes INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    licence TEXT NOT NULL,
+    source TEXT NOT NULL,
+    query TEXT NOT NULL,
+    class_name TEXT NOT NULL,
+    source_url TEXT NOT NULL,
+    page_url TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    found_at TEXT NOT NULL,
+    file_name TEXT NOT NULL DEFAULT '',
+    split TEXT NOT NULL DEFAULT '',
+    grp TEXT NOT NULL DEFAULT '',
+    quality TEXT NOT NULL DEFAULT '{}',
+    extra TEXT NOT NULL DEFAULT '{}'
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS images_by_state ON images (state, class_name);
+CREATE TABLE IF NOT EXISTS queries (
+    source TEXT NOT NULL,
+    query TEXT NOT NULL,
+    class_name TEXT NOT NULL,
+    cursor TEXT NOT NULL DEFAULT '',         -- where the next page starts, in the source's own terms
+    outcome TEXT NOT NULL DEFAULT '',        -- OK, EMPTY, BLOCKED, …: that of the last page
+    pages INTEGER NOT NULL DEFAULT 0,
+    found INTEGER NOT NULL DEFAULT 0,
+    dry INTEGER NOT NULL DEFAULT 0,
+    origin TEXT NOT NULL DEFAULT '',         -- '' = from the definition, else what suggested it
+    updated_at TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (source, query, class_name)
+) WITHOUT ROWID;
+"""
+_WAITING = "('FOUND', 'ALLOWED', 'LEASED', 'RETRY')"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A URL handed out for download, with what its finds say."""
+
+    url_id: int
+    url: str
+    domain: str
+    attempts: int
+    source: str
+    class_name: str
+    licence: Licence
+    page_url: str
+    query: str
+    sha1: str
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED)."""
+
+    url_id: int
+    state: State
+    reason: Reason = Reason.NONE
+    detail: str = ""
+    retry_at: float = 0.0
+    sha256: str = ""
+    duplicate_of: str = ""
+    status: int = 0
+    final_url: str = ""
+    redirects: int = 0
+    etag: str = ""
+    robots: str = ""
+    num_bytes: int = 0
+    image: ImageRecord | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many URLs stand where: by state, by `STATE(reason)`, and by (source, class, state)."""
+
+    states: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    by_source: dict[tuple[str, str, str], int] = field(default_factory=dict)
+
+
+class Ledger:
+    """An open ledger. Use as a context manager; every method is one transaction.
+
+    Raises:
+        CorruptError: the file is not a ledger, or a newer Boxwright wrote it.
+        StorageError: the disk is full; nothing of the failed transaction is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storage_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with _translated(path):
+            self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA cache_size = -32000")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise CorruptError(f"{path} was written by a newer Boxwright (schema {version}); update Boxwright")
+            if version < SCHEMA_VERSION:
+                self._db.executescript(_SCHEMA)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """BEGIN IMMEDIATE … COMMIT, rolled back on any exception."""
+        with _translated(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    # URLs
+
+    def add_finds(self, candidates: Iterable[tuple[Candidate, str]]) -> int:
+        """Record finds given as `(candidate, registrable domain)`; returns how many URLs are new.
+
+        A URL found again keeps its state and gains the find.
+        """
+        new, time_found = 0, now()
+        with self.transaction() as db:
+            for candidate, domain in candidates:
+                cursor = db.execute(
+                    "INSERT INTO urls (url, domain, state, source, class_name) VALUES (?, ?, 'FOUND', ?, ?) ON CONFLICT (url) DO NOTHING",
+                    (candidate.url, domain, candidate.source, candidate.class_name),
+                )
+                new += cursor.rowcount
+                url_id = (
+                    cursor.lastrowid if cursor.rowcount else db.execute("SELECT id FROM urls WHERE url = ?", (candidate.url,)).fetchone()[0]
+                )
+                extra = {
+                    "thumbnail": candidate.thumbnail_url,
+                    "size": [candidate.width, candidate.height],
+                    "sha1": candidate.sha1,
+                    "tags": list(candidate.tags),
+                    "boxes": [list(box) for box in candidate.boxes],
+                }
+                db.execute(
+                    "INSERT INTO finds (url_id, source, query, class_name, rank, page_url, title, licence, extra, found_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (
+                        url_id, candidate.source, candidate.query, candidate.class_name, candidate.rank, candidate.page_url,
+                        candidate.title, _licence_json(candidate.licence), json.dumps({k: v for k, v in extra.items() if v}), time_found,
+                    ),
+                )  # fmt: skip
+        return new
+
+    def reclaim(self) -> int:
+        """Make URLs that a dead process had leased available again; returns how many. Call with the lock held."""
+        with self.transaction() as db:
+            return db.execute("UPDATE urls SET state = 'FOUND', not_before = 0 WHERE state = 'LEASED'").rowcount
+
+    def lease(self, limit: int, seconds: float = 900.0) -> list[Lease]:
+        """Hand out up to `limit` URLs that wait and whose time has come; they are LEASED for `seconds`."""
+        moment = time.time()
+        with self.transaction() as db:
+            rows = db.execute(
+                f"SELECT id, url, domain, attempts, source, class_name FROM urls WHERE state IN {_WAITING} AND not_before <= ?"  # noqa: S608
+                " ORDER BY not_before, id LIMIT ?",
+                (moment, limit),
+            ).fetchall()
+            db.executemany(
+                "UPDATE urls SET state = 'LEASED', not_before = ?, attempts = attempts + 1 WHERE id = ?",
+                [(moment + seconds, row["id"]) for row in rows],
+            )
+            return [self._lease(db, row) for row in rows]
+
+    def _lease(self, db: sqlite3.Connection, row: sqlite3.Row) -> Lease:
+        finds = db.execute("SELECT query, page_url, licence, extra FROM finds WHERE url_id = ? ORDER BY id", (row["id"],)).fetchall()
+        licences = [_licence(find["licence"]) for find in finds]
+        licence = next((entry for entry in licences if entry.spdx), licences[0] if licences else Licence())
+        first = finds[0] if finds else None
+        return Lease(
+            url_id=row["id"], url=row["url"], domain=row["domain"], attempts=row["attempts"] + 1, source=row["source"],
+            class_name=row["class_name"], licence=licence, page_url=first["page_url"] if first else "",
+            query=first["query"] if first else "", sha1=json.loads(first["extra"]).get("sha1", "") if first else "",
+        )  # fmt: skip
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Record what became of leased URLs, and the images they brought, in one transaction."""
+        time_settled = now()
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE urls SET state = ?, reason = ?, detail = ?, not_before = ?, sha256 = ?, duplicate_of = ?, status = ?,"
+                " final_url = ?, redirects = ?, etag = ?, robots = ?, num_bytes = ?, settled_at = ? WHERE id = ?",
+                [
+                    (
+                        s.state, s.reason, s.detail[:500], s.retry_at, s.sha256, s.duplicate_of, s.status, s.final_url, s.redirects,
+                        s.etag, s.robots, s.num_bytes, time_settled, s.url_id,
+                    )
+                    for s in settlements
+                ],
+            )  # fmt: skip
+            self._insert_images(db, [s.image for s in settlements if s.image])
+
+    def next_due(self) -> float | None:
+        """Unix time at which the next waiting URL may be leased; None when none waits."""
+        row = self._db.execute(f"SELECT min(not_before) FROM urls WHERE state IN {_WAITING}").fetchone()  # noqa: S608
+        return None if row[0] is None else float(row[0])
+
+    def counts(self) -> Counts:
+        """Where all URLs stand; reads one index, whatever the number of rows."""
+        states: dict[str, int] = {}
+        reasons: dict[str, int] = {}
+        by_source: dict[tuple[str, str, str], int] = {}
+        query = "SELECT state, reason, source, class_name, count(*) FROM urls GROUP BY state, reason, source, class_name"
+        with _translated(self.path):
+            rows = self._db.execute(query).fetchall()
+        for state, reason, source, class_name, number in rows:
+            states[state] = states.get(state, 0) + number
+            if reason:
+                key = f"{state}({reason})"
+                reasons[key] = reasons.get(key, 0) + number
+            place = (source, class_name, state)
+            by_source[place] = by_source.get(place, 0) + number
+        return Counts(states, reasons, by_source)
+
+    def examples(self, state: str, reason: str, limit: int = 3) -> list[dict[str, Any]]:
+        """Some URLs in a state for a reason, newest last: `url`, `detail`, `status`, `source`."""
+        rows = self._db.execute(
+            "SELECT url, detail, status, source, duplicate_of FROM urls WHERE state = ? AND reason = ? LIMIT ?",
+            (state, reason, limit),
+        )
+        return [dict(row) for row in rows]
+
+    def finds_of(self, sha256: str) -> list[dict[str, Any]]:
+        """All finds of an image, through every URL that brought it."""
+        rows = self._db.execute(
+            "SELECT urls.url, finds.source, finds.query, finds.class_name, finds.rank, finds.page_url, finds.title, finds.licence,"
+            " finds.found_at FROM urls JOIN finds ON finds.url_id = urls.id WHERE urls.sha256 = ? ORDER BY finds.id",
+            (sha256,),
+        )
+        return [{**dict(row), "licence": json.loads(row["licence"])} for row in rows]
+
+    # Images
+
+    def add_images(self, records: Iterable[ImageRecord]) -> None:
+        """Insert images that did not come through a URL (imports, folders); one that is there keeps its row."""
+        with self.transaction() as db:
+            self._insert_images(db, records)
+
+    def _insert_images(self, db: sqlite3.Connection, records: Iterable[ImageRecord]) -> None:
+        db.executemany(
+            f"INSERT INTO images ({', '.join(_IMAGE_COLUMNS)}) VALUES ({', '.join('?' * len(_IMAGE_COLUMNS))})"  # noqa: S608
+            " ON CONFLICT DO NOTHING",
+            (_image_row(record) for record in records),
+        )
+
+    def images(self, *states: State) -> Iterator[ImageRecord]:
+        """Images in the given states (default KEPT), by sha256."""
+        wanted = states or (State.KEPT,)
+        marks = ", ".join("?" * len(wanted))
+        with _translated(self.path):
+            rows = self._db.execute(f"SELECT * FROM images WHERE state IN ({marks}) ORDER BY sha256", wanted)  # noqa: S608
+            for row in rows:
+                yield _image_record(row)
+
+    def image(self, sha256: str) -> ImageRecord | None:
+        row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
+        return _image_record(row) if row else None
+
+    def num_images(self, state: State = State.KEPT, class_name: str | None = None) -> int:
+        if class_name is None:
+            return int(self._db.execute("SELECT count(*) FROM images WHERE state = ?", (state,)).fetchone()[0])
+        query = "SELECT count(*) FROM images WHERE state = ? AND class_name = ?"
+        return int(self._db.execute(query, (state, class_name)).fetchone()[0])
+
+    def set_image_state(self, sha256: str, state: State, reason: Reason) -> None:
+        """Move an image, and the URLs that brought it, to another final state (REVOKED, QUARANTINED, KEPT)."""
+        assert state in FINAL_STATES
+        with self.transaction() as db:
+            db.execute("UPDATE images SET state = ?, reason = ? WHERE sha256 = ?", (state, reason, sha256))
+            db.execute(
+                "UPDATE urls SET state = ?, reason = ?, settled_at = ? WHERE sha256 = ? AND state IN ('KEPT', 'QUARANTINED', 'REVOKED')",
+                (state, reason, now(), sha256),
+            )
+
+    # Queries of the planner
+
+    def query_rows(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._db.execute("SELECT * FROM queries ORDER BY source, class_name, query")]
+
+    def save_query(self, row: dict[str, Any]) -> None:
+        """Insert or replace one row of `queries`: where a query on a source stands."""
+        columns = ("source", "query", "class_name", "cursor", "outcome", "pages", "found", "dry", "origin")
+        with self.transaction() as db:
+            db.execute(
+                f"INSERT OR REPLACE INTO queries ({', '.join(columns)}, updated_at) VALUES ({', '.join('?' * 10)})",  # noqa: S608
+                (*(row[column] for column in columns), now()),
+            )
+
+
+_IMAGE_COLUMNS = (
+    "sha256", "extension", "width", "height", "orientation", "phash", "num_bytes", "state", "reason", "licence", "source", "query",
+    "class_name", "source_url", "page_url", "domain", "found_at", "file_name", "split", "grp", "quality", "extra",
+)  # fmt: skip
+
+
+def _image_row(record: ImageRecord) -> tuple[Any, ...]:
+    values = {name: getattr(record, name) for name in _IMAGE_COLUMNS if name not in {"licence", "grp", "quality", "extra"}}
+    values["licence"] = _licence_json(record.licence)
+    values["grp"] = record.group
+    values["quality"] = json.dumps(record.quality)
+    values["extra"] = json.dumps(record.extra)
+    return tuple(values[name] for name in _IMAGE_COLUMNS)
+
+
+def _image_record(row: sqlite3.Row) -> ImageRecord:
+    values: dict[str, Any] = dict(row)
+    values["group"] = values.pop("grp")
+    values["licence"] = _licence(values["licence"])
+    values["quality"] = json.loads(values["quality"])
+    values["extra"] = json.loads(values["extra"])
+    values["state"], values["reason"] = State(values["state"]), Reason(values["reason"])
+    return ImageRecord(**values)
+
+
+def _licence_json(licence: Licence) -> str:
+    return json.dumps({key: value for key, value in asdict(licence).items() if value}, ensure_ascii=False)
+
+
+def _licence(text: str) -> Licence:
+    return Licence(**json.loads(text))
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "full" in str(error) or "readonly" in str(error) or "unable to open" in str(error) or "disk I/O" in str(error):
+            raise StorageError(f"cannot write {path}: {error}; free space or choose another --root, then run this again") from error
+        if "locked" in str(error):
+            raise StorageError(f"{path} is held by another process for over a minute; end that process, then run this again") from error
+        raise
+    except sqlite3.DatabaseError as error:
+        raise CorruptError(f"{path} cannot be read: {error}; restore it from a backup, or move it away to start anew") from error
