@@ -72,7 +72,7 @@ def groups(members: Sequence[Member]) -> dict[str, int]:
 def assign(members: Iterable[Member], policy: SplitPolicy) -> Assignment:
     """Give every image a split. The same members give the same splits, in whatever order they come.
 
-    Free groups go, rarest stratum first, to the split that lacks most of what they hold; what is decided counts.
+    Free groups go, rarest stratum first, to the split that has most room left for what they hold; what is decided counts.
     """
     ordered = sorted(members, key=lambda member: member.sha256)
     group_of = groups(ordered)
@@ -113,7 +113,8 @@ class _Need:
             self.total.update(_weights(member))
         shares = {"train": policy.train, "val": policy.val, "test": policy.test}
         self.open = [split for split in SPLITS if shares[split] > 0]
-        self.lack = {split: {key: shares[split] * count for key, count in self.total.items()} for split in SPLITS}
+        self.target = {split: {key: shares[split] * count for key, count in self.total.items()} for split in SPLITS}
+        self.lack = {split: dict(wanted) for split, wanted in self.target.items()}
 
     def order(self, group: list[Member]) -> tuple[int, int, bytes]:
         rarest = min((self.total[key] for member in group for key in _weights(member)), default=0)
@@ -126,8 +127,8 @@ class _Need:
             held.update(_weights(member))
 
         def worth(split: str) -> float:
-            # Divided twice: a rare stratum weighs more than a common one that comes along with it.
-            return sum(count * self.lack[split][key] / self.total[key] ** 2 for key, count in held.items())
+            # Shares still open, not numbers: else train, which lacks most of all, would swallow whatever comes along.
+            return sum(count / self.total[key] * self.lack[split][key] / self.target[split][key] for key, count in held.items())
 
         return max(self.open, key=worth)
 
