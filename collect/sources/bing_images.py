@@ -229,20 +229,22 @@ class BingImages:
     def _candidates(self, results: list[Result], query: str, class_name: str, rank: int) -> list[Candidate]:
         unique: dict[str, Candidate] = {}
         for place, result in enumerate(results, rank):
-            if result.image_url not in unique:
-                unique[result.image_url] = Candidate(
-                    url=result.image_url,
-                    source=self.name,
-                    query=query,
-                    class_name=class_name,
-                    rank=place,
-                    page_url=result.page_url,
-                    thumbnail_url=result.thumbnail_url,
-                    title=result.title,
-                    width=result.width,
-                    height=result.height,
-                    licence=or_stated(Licence(title=result.title), self._stated),
-                )
+            known = unique.get(result.image_url)
+            if known and (known.page_url or not result.page_url):
+                continue  # Bing repeats images; the one that names its page is worth more
+            unique[result.image_url] = Candidate(
+                url=result.image_url,
+                source=self.name,
+                query=query,
+                class_name=class_name,
+                rank=known.rank if known else place,
+                page_url=result.page_url,
+                thumbnail_url=result.thumbnail_url,
+                title=result.title,
+                width=result.width,
+                height=result.height,
+                licence=or_stated(Licence(title=result.title), self._stated),
+            )
         return list(unique.values())
 
 

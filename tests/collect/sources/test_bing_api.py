@@ -91,10 +91,11 @@ def test_search__users_licence_stands_where_bing_states_none(site, reply):
     assert site.asked[0].parameters["license"] == "All"
 
 
-ERROR = {
-    "_type": "ErrorResponse",
-    "errors": [{"code": "InvalidRequest", "subCode": "ParameterInvalidValue", "message": "Bad.", "parameter": "mkt"}],
-}
+def errors(**error):
+    return {"_type": "ErrorResponse", "errors": [error]}
+
+
+ERROR = errors(code="InvalidRequest", subCode="ParameterInvalidValue", message="Bad.", parameter="mkt")
 
 
 @pytest.mark.parametrize(
