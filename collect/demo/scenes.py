@@ -8,11 +8,13 @@ thing, as an annotator would draw it: `[x, y, width, height]` in pixels, origin 
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from collect.demo.material import CLASSES, GROUNDS, Alpha, Cutout, Picture, clutter, ground, things
 from collect.records import Licence
@@ -74,7 +76,7 @@ def make_scene(index: int, seed: int = 0) -> Scene:
     for name in _cast(rng, topic, empty=rng.random() < 1 / 12):
         canvas = _lay(rng, canvas, layers, name)
     canvas = _light(rng, canvas)
-    jpeg = _develop(rng, canvas)
+    jpeg = _develop(rng, canvas, sideways=index % 40 == 17)
     entry = GROUNDS[place]
     return Scene(
         index, jpeg, size_wh, tuple(_boxes(layers)), topic, entry.album, entry.author, _licence(rng, index, entry.author),
@@ -207,8 +209,8 @@ def _light(rng: np.random.Generator, canvas: Picture) -> Picture:
     return np.asarray(np.clip(canvas * (field_hw[..., None] * colour), 0, 255), np.uint8)
 
 
-def _develop(rng: np.random.Generator, canvas: Picture) -> bytes:
-    """Camera shake or missed focus at times, sensor noise, JPEG."""
+def _develop(rng: np.random.Generator, canvas: Picture, *, sideways: bool) -> bytes:
+    """Camera shake or missed focus at times, sensor noise, JPEG; `sideways` as telephones store it, with an EXIF orientation."""
     chance = rng.random()
     if chance < 0.25:
         canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.6, 1.6))), np.uint8)
@@ -221,8 +223,20 @@ def _develop(rng: np.random.Generator, canvas: Picture) -> bytes:
         canvas = np.asarray(cv2.filter2D(canvas, -1, kernel / kernel.sum()), np.uint8)
     noise = rng.standard_normal(canvas.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(1, 7))
     canvas = np.asarray(np.clip(canvas + noise, 0, 255), np.uint8)
-    _, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(72, 95))])
+    quality = int(rng.integers(72, 95))
+    if sideways:
+        return _turned(canvas, quality)
+    _, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return bytes(data)
+
+
+def _turned(canvas: Picture, quality: int) -> bytes:
+    """JPEG whose pixels lie on their side and whose EXIF tag 6 sets them upright: the boxes are those of the upright picture."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate 90° clockwise to see it", so the pixels are turned the other way
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(np.rot90(canvas)[..., ::-1])).save(buffer, "JPEG", quality=quality, exif=exif)
+    return buffer.getvalue()
 
 
 def _boxes(layers: list[_Layer]) -> list[Box]:
