@@ -228,6 +228,19 @@ class Ledger:
                 )  # fmt: skip
         return new
 
+    def deny_found(self, urls: Iterable[str]) -> None:
+        """Mark URLs that nobody has leased yet as DENIED(cap)."""
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE urls SET state = 'DENIED', reason = 'cap', settled_at = ? WHERE url = ? AND state = 'FOUND'",
+                [(now(), url) for url in urls],
+            )
+
+    def rows(self, sql: str, *parameters: str | int | float) -> list[Any]:
+        """Rows of a question that no method here answers; reads only."""
+        with _translated(self.path):
+            return self._db.execute(sql, parameters).fetchall()
+
     def reclaim(self) -> int:
         """Make URLs that a dead process had leased available again; returns how many. Call with the lock held."""
         with self.transaction() as db:
