@@ -228,14 +228,6 @@ class Ledger:
                 )  # fmt: skip
         return new
 
-    def deny_found(self, urls: Iterable[str]) -> None:
-        """Mark URLs that nobody has leased yet as DENIED(cap)."""
-        with self.transaction() as db:
-            db.executemany(
-                "UPDATE urls SET state = 'DENIED', reason = 'cap', settled_at = ? WHERE url = ? AND state = 'FOUND'",
-                [(now(), url) for url in urls],
-            )
-
     def rows(self, sql: str, *parameters: str | int | float) -> list[Any]:
         """Rows of a question that no method here answers; reads only."""
         with _translated(self.path):
@@ -350,6 +342,11 @@ class Ledger:
             rows = self._db.execute(f"SELECT * FROM images WHERE state IN ({marks}) ORDER BY sha256", wanted)  # noqa: S608
             for row in rows:
                 yield _image_record(row)
+
+    def newest_images(self, state: State, limit: int) -> list[ImageRecord]:
+        """The last `limit` images found, newest first."""
+        rows = self._db.execute("SELECT * FROM images WHERE state = ? ORDER BY found_at DESC, sha256 LIMIT ?", (state, limit))
+        return [_image_record(row) for row in rows]
 
     def image(self, sha256: str) -> ImageRecord | None:
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()

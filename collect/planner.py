@@ -1,11 +1,11 @@
-"""What to ask next, and when it is enough: quotas, queries by their yield, expansion, caps.
+"""What to ask next, and when it is enough: quotas, queries by their yield, expansion.
 
 The planner decides and records; it asks nothing itself (:mod:`collect.gather` does). Where every query stands lies in the
 ledger's `queries`, so that a killed collection goes on where it was.
 
 A query's score is `(kept images + prior) / (pages asked + 1)`: what a further page may bring. The prior is high for the
 definition's own queries, lower for synonyms, lowest for what a source suggested, so each is tried, best hopes first, and
-those that bring kept images are followed first.
+those that bring kept images are followed first. Caps per domain and author are the pipeline's, which knows what is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from collect.definition import Definition
 from collect.ledger import Ledger
 from collect.net.domains import registrable_domain
-from collect.records import Candidate, State
+from collect.records import State
 from collect.sources.source import Outcome, Page
 
 OWN, SYNONYM = "", "synonym"
@@ -95,7 +95,6 @@ class Planner:
         self._queries: dict[Query, _Progress] = {}
         self._yields: dict[Query, int] = {}
         self._tally, self._yields_until = Tally(), 0.0
-        self._caps = _Caps(ledger, definition.collect.max_per_domain, definition.collect.max_per_author)
         self.kept_before = ledger.num_images()
         self._load()
         self._seed()
@@ -158,9 +157,7 @@ class Planner:
     def record(self, query: Query, page: Page) -> int:
         """Write down a page of results, its further queries and where the query stands; returns how many URLs are new."""
         progress, state = self._queries[query], self._sources[query.source]
-        admitted, refused = self._caps.sort(page.candidates)
-        new = self.ledger.add_finds((candidate, registrable_domain(candidate.url)) for candidate in (*admitted, *refused))
-        self._caps.deny(refused)
+        new = self.ledger.add_finds((candidate, registrable_domain(candidate.url)) for candidate in page.candidates)
         progress.outcome = page.outcome
         if page.outcome in {Outcome.OK, Outcome.EMPTY}:
             state.refusals = 0
@@ -273,53 +270,3 @@ class Planner:
         progress = self._queries[query]
         row: dict[str, Any] = {"source": query.source, "query": query.text, "class_name": query.class_name, **vars(progress)}
         self.ledger.save_query(row | {"cursor": progress.cursor or "", "dry": int(progress.dry)})
-
-
-class _Caps:
-    """`max_per_domain` and `max_per_author`, counted over what is kept or may yet be; 0 = no cap."""
-
-    _REFRESH_S = 10.0
-
-    def __init__(self, ledger: Ledger, per_domain: int, per_author: int) -> None:
-        self._ledger, self._per_domain, self._per_author = ledger, per_domain, per_author
-        self._domains: dict[str, int] = {}
-        self._authors: dict[str, int] = {}
-        self._read_at = float("-inf")
-
-    def sort(self, candidates: Iterable[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-        """Candidates within the caps, and those above."""
-        if not (self._per_domain or self._per_author):
-            return list(candidates), []
-        self._refresh()
-        admitted: list[Candidate] = []
-        refused: list[Candidate] = []
-        for candidate in candidates:
-            domain, author = registrable_domain(candidate.url), candidate.licence.creator
-            if self._ledger.rows("SELECT 1 FROM urls WHERE url = ?", candidate.url):
-                admitted.append(candidate)  # known already: only its find is new
-                continue
-            above = self._per_domain and self._domains.get(domain, 0) >= self._per_domain
-            above = above or (self._per_author and author and self._authors.get(author, 0) >= self._per_author)
-            (refused if above else admitted).append(candidate)
-            if not above:
-                self._domains[domain] = self._domains.get(domain, 0) + 1
-                self._authors[author] = self._authors.get(author, 0) + 1
-        return admitted, refused
-
-    def deny(self, candidates: Iterable[Candidate]) -> None:
-        """Mark URLs that have just been found as DENIED(cap)."""
-        self._ledger.deny_found([candidate.url for candidate in candidates])
-
-    def _refresh(self) -> None:
-        if time.monotonic() - self._read_at < self._REFRESH_S:
-            return
-        alive = "('KEPT', 'FETCHED', 'VALID', 'UNIQUE', 'FOUND', 'ALLOWED', 'LEASED', 'RETRY')"
-        self._domains = dict(self._ledger.rows(f"SELECT domain, count(*) FROM urls WHERE state IN {alive} GROUP BY domain"))  # noqa: S608
-        if self._per_author:
-            self._authors = dict(
-                self._ledger.rows(
-                    "SELECT json_extract(finds.licence, '$.creator') AS author, count(DISTINCT urls.id) FROM urls JOIN finds"
-                    f" ON finds.url_id = urls.id WHERE urls.state IN {alive} AND author <> '' GROUP BY author"  # noqa: S608
-                )
-            )
-        self._read_at = time.monotonic()
