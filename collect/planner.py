@@ -11,6 +11,7 @@ those that bring kept images are followed first. Caps per domain and author are 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from collect.definition import Definition
 from collect.ledger import Ledger
 from collect.net.domains import registrable_domain
-from collect.records import State
+from collect.records import Candidate, State
 from collect.sources.source import Outcome, Page
 
 OWN, SYNONYM = "", "synonym"
@@ -69,6 +70,15 @@ class _Source:
 
 
 @dataclass
+class _Held:
+    """A page of results that was not all written down yet, and what follows it."""
+
+    candidates: deque[Candidate]
+    next_cursor: str | None
+    dry: bool
+
+
+@dataclass
 class Tally:
     """Images kept and URLs waiting, by class; fresh for a moment only."""
 
@@ -93,6 +103,7 @@ class Planner:
         self.ledger, self.definition, self.limit = ledger, definition, limit
         self._sources = {name: _Source(is_explicit(name)) for name in sources}
         self._queries: dict[Query, _Progress] = {}
+        self._held: dict[Query, _Held] = {}
         self._yields: dict[Query, int] = {}
         self._tally, self._yields_until = Tally(), 0.0
         self.kept_before = ledger.num_images()
@@ -154,27 +165,49 @@ class Planner:
 
     # Recording
 
-    def record(self, query: Query, page: Page) -> int:
-        """Write down a page of results, its further queries and where the query stands; returns how many URLs are new."""
+    def record(self, query: Query, page: Page) -> None:
+        """Take a page of results in: its finds as far as the quota has room, its further queries, where the query stands.
+
+        What has no room yet is held back, and the query's cursor with it: after a kill the page is asked for again.
+        """
         progress, state = self._queries[query], self._sources[query.source]
-        new = self.ledger.add_finds((candidate, registrable_domain(candidate.url)) for candidate in page.candidates)
         progress.outcome = page.outcome
-        if page.outcome in {Outcome.OK, Outcome.EMPTY}:
-            state.refusals = 0
-            progress.pages += 1
-            progress.found += len(page.candidates)
-            progress.cursor, progress.dry = page.next_cursor, page.dry
-        else:
+        if page.outcome not in {Outcome.OK, Outcome.EMPTY}:
             self._refused(state, page)
-        self._save(query)
-        if page.outcome is Outcome.OK:
-            self._expand(query, page.suggestions)
+            self._save(query)
+            return
+        state.refusals = 0
+        self._held[query] = _Held(deque(page.candidates), page.next_cursor, page.dry)
+        self.release(query)
+        self._expand(query, page.suggestions)
+
+    def held(self, query: Query) -> bool:
+        """Whether finds of a query are held back; :meth:`release` lets them in, and no further page is needed yet."""
+        return query in self._held
+
+    def release(self, query: Query) -> None:
+        """Write down finds that were held back, as many as the class has room for, and the cursor once all are in."""
+        held, progress = self._held[query], self._queries[query]
+        room = len(held.candidates)
+        if not self._sources[query.source].explicit:
+            room = int(min(room, max(self._room_left(query.class_name), 0)))
+        admitted = [held.candidates.popleft() for _ in range(room)]
+        self.ledger.add_finds((candidate, registrable_domain(candidate.url)) for candidate in admitted)
         self._tally.read_at = 0.0
-        return new
+        progress.found += len(admitted)
+        if not held.candidates:
+            del self._held[query]
+            progress.pages += 1
+            progress.cursor, progress.dry = held.next_cursor, held.dry
+            self._save(query)
+
+    def cursor(self, query: Query) -> str | None:
+        """Where the next page of a query starts; None = at its beginning."""
+        return self._queries[query].cursor
 
     def close_source(self, source: str, why: str) -> None:
-        """Ask a source nothing more in this run."""
-        self._sources[source].closed = why
+        """Ask a source nothing more in this run; `why` is a sentence or its beginning."""
+        self._sources[source].closed = why.rstrip(".")
 
     def closed(self) -> dict[str, str]:
         """Sources that were given up in this run, and why."""
@@ -246,10 +279,13 @@ class Planner:
         return quota - self.tally().kept.get(class_name, 0) if quota else float("inf")
 
     def _room(self, query: Query, explicit: bool) -> bool:
-        waiting = self.tally().waiting.get(query.class_name, 0)
         if explicit:
-            return waiting < 5 * _AHEAD
-        return waiting < min(self._missing(query.class_name), _AHEAD)
+            return self.tally().waiting.get(query.class_name, 0) < 5 * _AHEAD
+        return self._room_left(query.class_name) > 0
+
+    def _room_left(self, class_name: str) -> float:
+        """How many more URLs of a class may wait: if all of them were kept, the quota would be met and not exceeded."""
+        return min(self._missing(class_name), _AHEAD) - self.tally().waiting.get(class_name, 0)
 
     def _score(self, query: Query, yields: dict[Query, int]) -> float:
         progress = self._queries[query]
