@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from collect.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
