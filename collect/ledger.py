@@ -232,6 +232,11 @@ class Ledger:
                 )  # fmt: skip
         return new
 
+    def rows(self, sql: str, *parameters: str | int | float) -> list[Any]:
+        """Rows of a question that no method here answers; reads only."""
+        with _translated(self.path):
+            return self._db.execute(sql, parameters).fetchall()
+
     def reclaim(self) -> int:
         """Make URLs that a dead process had leased available again; returns how many. Call with the lock held."""
         with self.transaction() as db:
@@ -403,6 +408,11 @@ class Ledger:
             rows = self._db.execute(f"SELECT * FROM images WHERE state IN ({marks}) ORDER BY sha256", wanted)  # noqa: S608
             for row in rows:
                 yield _image_record(row)
+
+    def newest_images(self, state: State, limit: int) -> list[ImageRecord]:
+        """The last `limit` images found, newest first."""
+        rows = self._db.execute("SELECT * FROM images WHERE state = ? ORDER BY found_at DESC, sha256 LIMIT ?", (state, limit))
+        return [_image_record(row) for row in rows]
 
     def image(self, sha256: str) -> ImageRecord | None:
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
