@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _SIDE_PX = 520
 _QUALITY = 78
+#: With more detections than this in an image, only the wrong ones carry a label.
+_CROWDED = 12
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,14 @@ def _picture(evaluation: Evaluation, entry: dict[str, Any], folder: Path, thresh
     mine: Ints = np.flatnonzero((matches.image_N == row) & (matches.scores_N >= threshold) & ~matches.ignored_TN[0])
     hits = matches.hits_TN()[0]
     boxes = evaluation.found.boxes_xywh_D4[matches.rows_N] * scale
-    size = max(9.0, 0.036 * max(width, height))
-    labels: Callable[[int], str] = lambda place: f"{truth.names_K[matches.category_N[place]]} {matches.scores_N[place]:.2f}"  # noqa: E731
+    size = max(9.0, (0.034 if len(mine) <= _CROWDED else 0.024) * max(width, height))
     for place in mine[np.argsort(matches.scores_N[mine], kind="stable")].tolist():
         kind = "right" if hits[place] else "wrong"
         box = boxes[place].tolist()
         parts.append(_rectangle(box, kind))
-        top = box[1] - 0.3 * size if box[1] > 1.3 * size else min(box[1] + size, height - 2)
-        text = escape(labels(place))
-        left = max(2.0, min(box[0], width - 0.56 * size * len(text)))
-        parts.append(f'<text class="{kind}" x="{left:.1f}" y="{top:.1f}" font-size="{size:.1f}">{text}</text>')
+        if kind == "wrong" or len(mine) <= _CROWDED:
+            text = f"{truth.names_K[matches.category_N[place]]} {matches.scores_N[place]:.2f}"
+            parts.append(_label(box, text, kind, size, (width, height)))
     title = escape(f"{entry['file_name']}: {words}")
     svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
     # Numbers and escaped texts only.
@@ -107,6 +107,14 @@ def thumbnail(path: Path, side_px: int) -> tuple[str, tuple[int, int]]:
     buffer = io.BytesIO()
     upright.save(buffer, "JPEG", quality=_QUALITY)
     return base64.b64encode(buffer.getvalue()).decode(), upright.size
+
+
+def _label(box_xywh: Sequence[float], text: str, kind: str, size_px: float, picture_wh: tuple[int, int]) -> str:
+    """A label above the box, or inside where there is no room above."""
+    x, y, *_ = box_xywh
+    base = y - 0.3 * size_px if y > 1.3 * size_px else min(y + size_px, picture_wh[1] - 2)
+    left = max(2.0, min(x, picture_wh[0] - 0.68 * size_px * len(text)))
+    return f'<text class="{kind}" x="{left:.1f}" y="{base:.1f}" font-size="{size_px:.1f}">{escape(text)}</text>'
 
 
 def _rectangle(box_xywh: Sequence[float], kind: str) -> str:
