@@ -11,11 +11,10 @@ import sys
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from collect.errors import BoxwrightError, storage_error, unknown_name
+from collect.version import VERSION
 
 if TYPE_CHECKING:
     from collect.console import Verb
-
-__version__ = "0.1.0"
 
 #: verb -> (where it is implemented, what it does), in the order in which a person meets them.
 VERBS: dict[str, tuple[str, str]] = {
@@ -33,7 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "audit": ("train.commands.audit:AUDIT", "hunt for label errors with cross-validated predictions"),
     "agreement": ("annotate.commands.agreement:AGREEMENT", "how far reviewers agree, per class"),
     "release": ("annotate.commands.release:RELEASE", "write an immutable COCO release"),
-    "splits": ("annotate.commands.splits:SPLITS", "the balance of the splits, and proof that no group crosses them"),
+    "splits": ("annotate.commands.splits:SPLITS_VERB", "the balance of the splits, and proof that no group crosses them"),
     "diff": ("annotate.commands.diff:DIFF", "what changed between two releases"),
     "merge": ("annotate.commands.merge:MERGE", "merge the labels of two copies of a dataset, three ways"),
     "undo": ("annotate.commands.undo:UNDO", "append the inverse of label events"),
@@ -93,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(overview())
         return 0 if words else 2
     if words[0] in {"-V", "--version"}:
-        sys.stdout.write(f"boxwright {__version__}\n")
+        sys.stdout.write(f"boxwright {VERSION}\n")
         return 0
     if words[0] not in VERBS:
         return _fail(unknown_name("verb", words[0], VERBS))

@@ -105,6 +105,9 @@ def fold(rows: Iterable[tuple[Any, ...]], labels: Labels | None = None) -> Label
             box.score = score
         if by_person:
             box.reviewed_by, box.reviewed_at = actor, time
+        elif kind == Kind.UNDO:
+            told = json.loads(detail) if detail else {}
+            box.reviewed_by, box.reviewed_at = told.get("reviewed_by", ""), told.get("reviewed_at", "")
     return state
 
 

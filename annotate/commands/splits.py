@@ -1,0 +1,61 @@
+"""`boxwright splits`: the balance of a release's splits, and proof that no group crosses them."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from typing import Any
+
+from annotate.release import Options, make_release
+from annotate.splits import SPLITS, naive_leak
+from collect import definition
+from collect.console import Console
+
+
+class SplitsVerb:
+    """Shows the splits as a release made now would have them."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="a dataset")
+        parser.add_argument("--allow-unreviewed", action="store_true", help="as for `release`")
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        dataset = console.workspace.dataset(arguments.name)
+        described = definition.load(dataset)
+        options = Options(unreviewed=arguments.allow_unreviewed, dry_run=True)
+        release = make_release(dataset, described, options)
+        assignment = release.assignment
+        group_of = {sha: group for sha, group in assignment.group_of.items() if sha in assignment.split_of}
+        result = {
+            "images": release.split_counts(),
+            "boxes": _boxes(release.document),
+            "groups": len(set(group_of.values())),
+            "largest_group": max(Counter(group_of.values()).values(), default=0),
+            "crossing": len(assignment.crossing()),
+            "held_out": len(assignment.held_out),
+            "naive_leak": naive_leak(assignment.group_of, described.split),
+        }
+        self._show(result, console)
+        return result
+
+    def _show(self, result: dict[str, Any], console: Console) -> None:
+        rows = [("images", *(result["images"][split] for split in SPLITS))]
+        rows += [(name, *(counts.get(split, 0) for split in SPLITS)) for name, counts in result["boxes"].items()]
+        console.table(("", *SPLITS), rows, title="images and boxes by class")
+        console.out(
+            f"{result['groups']} groups, the largest of {result['largest_group']} images; {result['crossing']} cross a split; "
+            f"{result['held_out']} images held out.\n"
+            f"Were images split at random, {result['naive_leak']:.1%} of the test images would have a group mate in train."
+        )
+
+
+def _boxes(document: dict[str, Any]) -> dict[str, dict[str, int]]:
+    name_of = {category["id"]: category["name"] for category in document["categories"]}
+    split_of = {image["id"]: image["split"] for image in document["images"]}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in name_of.values()}
+    for annotation in document["annotations"]:
+        counts[name_of[annotation["category_id"]]][split_of[annotation["image_id"]]] += 1
+    return {name: dict(counter) for name, counter in counts.items()}
+
+
+SPLITS_VERB = SplitsVerb()

@@ -1,0 +1,272 @@
+"""A release: the journal folded at one point, with every licence, every box's origin, and splits that cannot leak.
+
+Written into a hidden folder and renamed when complete, so a release is whole or not there. What a release contains:
+images that a person accepted (or, where asked, all that have boxes or proposals), their boxes, and nothing whose licence
+the definition does not allow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collect.images.duplicates import clusters
+
+from annotate import coco, manifest, splits
+from annotate.attribution import attribution
+from annotate.diff import diff, markdown
+from annotate.document import Ids, StableIds, build
+from annotate.journal import Journal, Verdict
+from annotate.state import ImageLabels, Labels, boxes_of_release, current
+from collect.clock import now
+from collect.definition import Definition
+from collect.errors import RefusedError, UsageError
+from collect.files import exclusive, fsync_folder, sha256_file, storage_errors, write_atomic
+from collect.ledger import Ledger
+from collect.licenses import allows
+from collect.records import ImageRecord, State
+from collect.version import VERSION
+from collect.workspace import Dataset
+
+_NO_LABELS = ImageLabels()
+
+
+@dataclass(frozen=True)
+class Options:
+    """`unreviewed` takes in pending images that have boxes or proposals; `dry_run` writes nothing."""
+
+    unreviewed: bool = False
+    dry_run: bool = False
+
+
+@dataclass
+class Release:
+    """What a release holds. `left_out` counts images by reason; `version` is that of the parent when nothing changed."""
+
+    version: str
+    path: Path
+    changed: bool
+    document: coco.Document
+    assignment: splits.Assignment
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def split_counts(self) -> dict[str, int]:
+        counts = Counter(image["split"] for image in self.document["images"])
+        return {split: counts.get(split, 0) for split in splits.SPLITS}
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """The release before: its ids and splits, which stay."""
+
+    version: str
+    manifest: dict[str, Any]
+    document: coco.Document
+
+    @property
+    def image_ids(self) -> dict[str, int]:
+        return {image["sha256"]: image["id"] for image in self.document["images"]}
+
+    def next_id(self, kind: str) -> int:
+        return int(self.manifest.get(f"next_{kind}_id", 1))
+
+    @property
+    def annotation_ids(self) -> dict[str, int]:
+        return {annotation["box"]: annotation["id"] for annotation in self.document["annotations"]}
+
+
+_NO_PARENT = _Parent("", {}, {"images": [], "annotations": [], "categories": []})
+
+
+def make_release(dataset: Dataset, definition: Definition, options: Options = Options()) -> Release:
+    """Write the next release of a dataset; where nothing changed since the last one, return that one.
+
+    Raises:
+        UsageError: there is nothing to release; says what to do first.
+        RefusedError: an image's licence is not allowed, an image's file is gone, or a class id was given to another class.
+        BusyError: another release is being written.
+    """
+    with exclusive(dataset.locks / "release", f"write a release of {dataset.name}"), Ledger(dataset.ledger) as ledger:
+        with Journal(dataset.labels) as journal:
+            head, head_hash = journal.head()
+            labels = current(journal, until=head)
+            if not options.dry_run:
+                journal.seal()
+        parent = _parent(dataset)
+        _check_categories(definition, parent)
+        left_out: Counter[str] = Counter()
+        records = _select(ledger, labels, options, left_out)
+        _check_usable(dataset, definition, records)
+        assignment = _split(records, labels, definition, parent, options)
+        left_out["held out of a split, they would leak"] = len(assignment.held_out)
+        records = [record for record in records if record.sha256 in assignment.split_of]
+        ids = Ids(StableIds(parent.image_ids, parent.next_id("image")), StableIds(parent.annotation_ids, parent.next_id("annotation")))
+        document = build(definition, records, labels, assignment.split_of, ids, unreviewed=options.unreviewed)
+        notes = _notes(document, left_out, assignment)
+        revoked = frozenset(record.sha256 for record in ledger.images(State.REVOKED))
+        changes = diff(parent.document, document, revoked)
+        version = f"v{int((parent.version or 'v0')[1:]) + 1:03d}"
+        if parent.version and changes.empty and document["categories"] == parent.document["categories"]:
+            return Release(parent.version, dataset.releases / parent.version, False, parent.document, assignment, dict(+left_out), notes)
+        release = Release(version, dataset.releases / version, True, document, assignment, dict(+left_out), notes)
+        if not options.dry_run:
+            about = _about(dataset, definition, release, parent, {"event": head, "hash": head_hash})
+            about["next_image_id"], about["next_annotation_id"] = ids.images.following, ids.annotations.following
+            about["images"] = {record.sha256: record.num_bytes for record in records}
+            texts = {
+                "ATTRIBUTION.md": attribution(dataset.name, version, records),
+                "changes.md": markdown(changes, f"{dataset.name} {version}: changes since {parent.version or 'nothing'}", notes),
+            }
+            _write(release, texts, about)
+        return release
+
+
+def _parent(dataset: Dataset) -> _Parent:
+    names = dataset.release_names()
+    if not names:
+        return _NO_PARENT
+    folder = dataset.releases / names[-1]
+    return _Parent(names[-1], manifest.read(folder), coco.read_document(folder / "annotations.json"))
+
+
+def _check_categories(definition: Definition, parent: _Parent) -> None:
+    for category in parent.document["categories"]:
+        for entry in definition.classes:
+            if entry.id == category["id"] and category["name"] not in {entry.name, *entry.was}:
+                raise RefusedError(
+                    f"class id {entry.id} is '{category['name']}' in {parent.version} and '{entry.name}' in dataset.toml; ids are fixed for"
+                    f" ever: give '{entry.name}' a new id, or add `was = [\"{category['name']}\"]` if it is the same class renamed"
+                )
+
+
+def _select(ledger: Ledger, labels: Labels, options: Options, left_out: Counter[str]) -> list[ImageRecord]:
+    """The images a release may hold, by sha256."""
+    chosen = []
+    for record in ledger.images(State.KEPT):
+        entry = labels.get(record.sha256, _NO_LABELS)
+        pending = entry.verdict == Verdict.PENDING
+        if entry.verdict == Verdict.ACCEPTED or (options.unreviewed and pending and any(boxes_of_release(entry, unreviewed=True))):
+            chosen.append(record)
+        else:
+            left_out["not reviewed yet" if pending else entry.verdict.replace("_", " ")] += 1
+    left_out["quarantined: licence unknown"] = ledger.num_images(State.QUARANTINED)
+    left_out["revoked"] = ledger.num_images(State.REVOKED)
+    if not chosen:
+        raise UsageError(
+            "there is no reviewed image to release"
+            + (f" ({', '.join(f'{count} {why}' for why, count in (+left_out).items())})" if +left_out else "; the dataset is empty")
+            + "; review some with `boxwright review`, or take unreviewed boxes too with --allow-unreviewed"
+        )
+    return chosen
+
+
+def _check_usable(dataset: Dataset, definition: Definition, records: list[ImageRecord]) -> None:
+    bad = [record for record in records if not allows(definition.collect.licenses, record.licence.spdx)]
+    if bad:
+        raise RefusedError(
+            f"{len(bad)} images carry a licence that [collect] licenses of dataset.toml does not allow; allow it, or reject them: "
+            + _listed([f"{record.sha256[:12]} ({record.licence.spdx or 'unknown'})" for record in bad])
+        )
+    gone = [record for record in records if not _there(dataset, record)]
+    if gone:
+        raise RefusedError(
+            f"the files of {len(gone)} images are missing or cut; restore them or reject the images: "
+            + _listed([str(dataset.image_path(record.sha256, record.extension)) for record in gone])
+        )
+
+
+def _there(dataset: Dataset, record: ImageRecord) -> bool:
+    try:
+        return dataset.image_path(record.sha256, record.extension).stat().st_size == record.num_bytes
+    except OSError:
+        return False
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _split(records: list[ImageRecord], labels: Labels, definition: Definition, parent: _Parent, options: Options) -> splits.Assignment:
+    before = {image["sha256"]: image["split"] for image in parent.document["images"]}
+    near = clusters([record.phash for record in records], definition.collect.near_duplicate_bits) if records else []
+    members = [
+        splits.Member(
+            sha256=record.sha256,
+            links=_links(record, near_cluster, definition),
+            decided=before.get(record.sha256) or record.split,
+            strata=_strata(record, labels, definition, options),
+        )
+        for record, near_cluster in zip(records, near, strict=True)
+    ]
+    return splits.assign(members, definition.split)
+
+
+def _links(record: ImageRecord, near_cluster: int, definition: Definition) -> tuple[Hashable, ...]:
+    links: list[Hashable] = [("near", int(near_cluster))]
+    if record.page_url:
+        links.append(("page", record.page_url))
+    if record.group:
+        links.append(("group", record.group))
+    if "author" in definition.split.group_by and record.licence.creator:
+        links.append(("author", record.licence.creator.lower()))
+    if "domain" in definition.split.group_by and record.domain:
+        links.append(("domain", record.domain))
+    return tuple(links)
+
+
+def _strata(record: ImageRecord, labels: Labels, definition: Definition, options: Options) -> dict[Hashable, int]:
+    strata: Counter[Hashable] = Counter()
+    for box in boxes_of_release(labels.get(record.sha256, _NO_LABELS), unreviewed=options.unreviewed):
+        entry = definition.current(box.category)
+        if entry:
+            strata[entry.name, splits.size_name(box.w * box.h)] += 1
+    return dict(strata) or {("", ""): 1}
+
+
+def _notes(document: coco.Document, left_out: Counter[str], assignment: splits.Assignment) -> list[str]:
+    notes = [f"left out: {count} images, {why}" for why, count in (+left_out).items()]
+    notes += [f"held out `{sha[:12]}`: {why}" for sha, why in sorted(assignment.held_out.items())]
+    labelled = {annotation["category_id"] for annotation in document["annotations"]}
+    notes += [f"class '{c['name']}' has no box in this release" for c in document["categories"] if c["id"] not in labelled]
+    return notes
+
+
+def _about(dataset: Dataset, definition: Definition, release: Release, parent: _Parent, journal: dict[str, Any]) -> dict[str, Any]:
+    images, annotations = release.document["images"], release.document["annotations"]
+    return {
+        "name": dataset.name,
+        "version": release.version,
+        "parent": {"version": parent.version, "sha256": parent.manifest["sha256"]} if parent.version else None,
+        "created_at": now(),
+        "tool": f"boxwright {VERSION}",
+        "journal": journal,
+        "definition_sha256": sha256_file(dataset.definition),
+        "split_policy": asdict(definition.split),
+        "counts": {"images": len(images), "annotations": len(annotations), "splits": release.split_counts()},
+    }
+
+
+def _write(release: Release, texts: dict[str, str], about: dict[str, Any]) -> None:
+    folder = release.path.with_name(f".{release.version}.{os.getpid()}.tmp")
+    with storage_errors():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    try:
+        release.document["info"]["version"] = release.version
+        coco.write_document(folder / "annotations.json", release.document)
+        for split in splits.SPLITS:
+            coco.write_document(folder / f"{split}.json", coco.cut(release.document, split))
+        for name, text in texts.items():
+            write_atomic(folder / name, text)
+        manifest.write(folder, about)
+        with storage_errors():
+            folder.rename(release.path)
+            fsync_folder(release.path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

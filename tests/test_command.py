@@ -1,0 +1,64 @@
+"""The command: quick to answer, one exit code per kind of error, nothing heavy imported for help."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import boxwright
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "boxwright", *words], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_help__imports_nothing_heavy() -> None:
+    script = (
+        "import sys, boxwright; boxwright.main(['--help']); heavy = {'torch', 'fiftyone', 'selenium', 'numpy', 'cv2', 'PIL', 'aiohttp', 'rich'};"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in boxwright.VERBS)
+
+
+@pytest.mark.parametrize("verb", boxwright.VERBS)
+def test_every_verb__resolves_and_explains_itself(verb: str) -> None:
+    implementation = boxwright.resolve(verb)
+    text = boxwright.parser_for(verb, implementation).format_help()
+    assert "--json" in text
+    assert "--dry-run" in text
+
+
+@pytest.mark.parametrize(
+    "words, code, says",
+    [
+        (["colect"], 2, "did you mean 'collect'"),
+        (["init"], 2, "required"),
+        (["status", "nosuch"], 3, "boxwright init nosuch"),
+        (["init", "../up", "--class", "a"], 2, "cannot name a dataset"),
+    ],
+)
+def test_bad_words__get_a_sentence_and_a_code(tmp_path: Path, words: list[str], code: int, says: str) -> None:
+    done = command(*words, *(["--root", str(tmp_path)] if len(words) > 1 else []))
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_init__json_is_one_document(tmp_path: Path) -> None:
+    done = command("init", "pets", "--class", "cat", "--json", "--root", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert Path(json.loads(done.stdout)["path"]).is_file()
+
+
+def test_init__dry_run_writes_nothing(tmp_path: Path) -> None:
+    done = command("init", "pets", "--class", "cat", "--dry-run", "--root", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,268 @@
+"""FCOS on MobileNetV2: one shot, no anchors, small enough to fine-tune on a CPU.
+
+Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV 2019) with its later improvements: centre
+sampling, GIoU (Rezatofighi et al., CVPR 2019) and focal loss (Lin et al., ICCV 2017). A feature pyramid on MobileNetV2's
+features; the head's convolutions are depthwise separable and shared by all levels, with batch norm of each level's own
+(Lyu et al., "RTMDet", 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from annotate.coco import Category
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import mobilenet_v2
+from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
+
+from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
+from train.fitting import weights as pretrained
+
+#: stride -> (place in `mobilenet_v2().features` after which it is read, channels there)
+_TAPS = {4: (3, 24), 8: (6, 32), 16: (13, 96), 32: (18, 1280)}
+_CENTRE_RADIUS = 1.5
+SCORE_LEAST = 0.02
+NMS_IOU = 0.6
+PER_LEVEL = 1000
+PER_IMAGE = 100
+
+
+class Levels(NamedTuple):
+    """The head's answer, all levels joined: P places. Logits (B, P, C), distances (B, P, 4) in pixels, centre logits (B, P)."""
+
+    logits: Tensor
+    distances: Tensor
+    centres: Tensor
+
+
+def _separable(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+    )
+
+
+class _Pyramid(nn.Module):
+    """Lateral 1×1, top-down by nearest neighbours, one separable 3×3 on each level."""
+
+    def __init__(self, strides: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(_TAPS[stride][1], channels, 1, bias=False), nn.BatchNorm2d(channels)) for stride in strides
+        )
+        self.smooth = nn.ModuleList(
+            nn.Sequential(_separable(channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)) for _ in strides
+        )
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        laterals = [layer(feature) for layer, feature in zip(self.lateral, features, strict=True)]
+        for place in range(len(laterals) - 2, -1, -1):
+            laterals[place] = laterals[place] + F.interpolate(laterals[place + 1], size=laterals[place].shape[-2:], mode="nearest")
+        return [layer(lateral) for layer, lateral in zip(self.smooth, laterals, strict=True)]
+
+
+class _Tower(nn.Module):
+    """Convolutions that all levels share, with batch norm of each level's own."""
+
+    def __init__(self, channels: int, depth: int, levels: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(_separable(channels) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(depth)) for _ in range(levels))
+
+    def forward(self, feature: Tensor, level: int) -> Tensor:
+        norms = self.norms[level]
+        assert isinstance(norms, nn.ModuleList)
+        for convolution, norm in zip(self.convolutions, norms, strict=True):
+            feature = F.relu(norm(convolution(feature)), inplace=True)
+        return feature
+
+
+class Fcos(Detector):
+    """FCOS on `mobilenet_v2().features`; `strides` says which levels the pyramid has."""
+
+    recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5)
+
+    def __init__(self, categories: Sequence[Category], image_size: int, strides: Sequence[int] = (8, 16, 32), channels: int = 96) -> None:
+        super().__init__(categories, image_size)
+        self.strides = tuple(strides)
+        self.features = mobilenet_v2().features
+        self.pyramid = _Pyramid(self.strides, channels)
+        self.class_tower = _Tower(channels, 2, len(self.strides))
+        self.box_tower = _Tower(channels, 2, len(self.strides))
+        self.class_out = nn.Conv2d(channels, len(self.categories), 3, padding=1)
+        self.box_out = nn.Conv2d(channels, 5, 3, padding=1)
+        self.scales = nn.Parameter(torch.ones(len(self.strides)))
+        for layer in (self.class_out, self.box_out):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.class_out.bias, -math.log(99))  # type: ignore[arg-type]
+        self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1), persistent=False)
+
+    def _levels(self, images: Tensor) -> tuple[Levels, list[tuple[int, int]]]:
+        x = (images.float() - self.mean) / self.std
+        x = x.contiguous(memory_format=torch.channels_last)
+        taps, features = {_TAPS[stride][0] for stride in self.strides}, []
+        for place, layer in enumerate(self.features):
+            x = layer(x)
+            if place in taps:
+                features.append(x)
+        logits, distances, centres, shapes = [], [], [], []
+        for level, feature in enumerate(self.pyramid(features)):
+            classes = self.class_out(self.class_tower(feature, level))
+            boxes = self.box_out(self.box_tower(feature, level)).float()
+            logits.append(classes.float().flatten(2).transpose(1, 2))
+            flat = boxes.flatten(2).transpose(1, 2)
+            distances.append(F.softplus(flat[..., :4] * self.scales[level]) * self.strides[level])
+            centres.append(flat[..., 4])
+            shapes.append((feature.shape[-2], feature.shape[-1]))
+        return Levels(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centres, 1)), shapes
+
+    def _places(self, shapes: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Centres (P, 2) in pixels and strides (P,) of all places, in the order of :class:`Levels`."""
+        points, strides = [], []
+        for (height, width), stride in zip(shapes, self.strides, strict=True):
+            y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride
+            x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride
+            points.append(torch.stack([x.repeat(height), y.repeat_interleave(width)], 1))
+            strides.append(torch.full((height * width,), float(stride), device=device))
+        return torch.cat(points), torch.cat(strides)
+
+    def _assign(self, points_P2: Tensor, strides_P: Tensor, boxes_N4: Tensor) -> Tensor:
+        """For each place the row of its box, -1 = background: the smallest box whose centre is near and whose size fits."""
+        if len(boxes_N4) == 0:
+            return torch.full((len(points_P2),), -1, dtype=torch.int64, device=points_P2.device)
+        x, y = points_P2[:, :1], points_P2[:, 1:]
+        sides = torch.stack([x - boxes_N4[:, 0], y - boxes_N4[:, 1], boxes_N4[:, 2] - x, boxes_N4[:, 3] - y], 2)
+        centre = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / 2
+        reach = strides_P[:, None] * _CENTRE_RADIUS
+        near = ((x - centre[:, 0]).abs() < reach) & ((y - centre[:, 1]).abs() < reach)
+        inside = sides.amin(2) > 0
+        size = (boxes_N4[:, 2:] - boxes_N4[:, :2]).amax(1)
+        low = torch.where(strides_P == self.strides[0], torch.zeros_like(strides_P), strides_P * 8)
+        high = torch.where(strides_P == self.strides[-1], torch.full_like(strides_P, 1e9), strides_P * 16)
+        fits = (size >= low[:, None]) & (size < high[:, None])
+        candidate = near & fits & inside
+        area = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(1)
+        least, row = torch.where(candidate, area[None].expand_as(candidate), torch.full_like(area, torch.inf)[None]).min(1)
+        assigned: Tensor = torch.where(least < torch.inf, row, -1)
+        return assigned
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Focal loss on classes, GIoU on boxes weighted by centre-ness, cross entropy on centre-ness."""
+        levels, shapes = self._levels(batch.images_B3HW)
+        points, strides = self._places(shapes, levels.logits.device)
+        rows = [self._assign(points, strides, boxes) for boxes in batch.boxes_xyxy]
+        wanted = torch.zeros_like(levels.logits)
+        targets = []
+        for place, (row, boxes, labels) in enumerate(zip(rows, batch.boxes_xyxy, batch.labels, strict=True)):
+            hit = row >= 0
+            wanted[place, hit, labels[row[hit]]] = 1.0
+            targets.append(boxes[row[hit]])
+        hit_BP = torch.stack(rows) >= 0
+        target_N4 = torch.cat(targets)
+        points_N2 = points.expand(len(batch), -1, -1)[hit_BP]
+        sides = torch.cat([points_N2 - target_N4[:, :2], target_N4[:, 2:] - points_N2], 1).clamp(min=1e-3)
+        ratio = sides.unflatten(1, (2, 2))
+        centreness = (ratio.amin(1) / ratio.amax(1)).prod(1).sqrt()
+        count = _mean_over_ranks(torch.stack([hit_BP.sum().float(), centreness.sum()])).clamp(min=1.0)
+        found_N4 = _boxes(points_N2, levels.distances[hit_BP])
+        giou = generalized_box_iou_loss(found_N4, target_N4, reduction="none")
+        return {
+            "class": sigmoid_focal_loss(levels.logits, wanted, alpha=0.25, gamma=2.0, reduction="sum") / count[0],
+            "box": (giou * centreness).sum() / count[1],
+            "centre": F.binary_cross_entropy_with_logits(levels.centres[hit_BP], centreness, reduction="sum") / count[0],
+        }
+
+    @torch.no_grad()
+    def predict(self, images_B3HW: Tensor) -> list[RawDetections]:
+        """Score = √(class · centre-ness); the best 1,000 places a level, then NMS within each class, then the best 100."""
+        levels, shapes = self._levels(images_B3HW)
+        points, _ = self._places(shapes, levels.logits.device)
+        scores = _scores(levels)
+        height, width = images_B3HW.shape[-2:]
+        limit = torch.tensor([width, height, width, height], dtype=torch.float32, device=scores.device)
+        counts = [h * w for h, w in shapes]
+        return [
+            self._decide(scores[place].split(counts), _boxes(points, levels.distances[place]).clamp(min=0).minimum(limit).split(counts))
+            for place in range(len(images_B3HW))
+        ]
+
+    def _decide(self, scores_of_level: tuple[Tensor, ...], boxes_of_level: tuple[Tensor, ...]) -> RawDetections:
+        boxes, scores, labels = [], [], []
+        for score_PC, box_P4 in zip(scores_of_level, boxes_of_level, strict=True):
+            best, flat = score_PC.flatten().topk(min(PER_LEVEL, score_PC.numel()))
+            flat = flat[best > SCORE_LEAST]
+            scores.append(best[best > SCORE_LEAST])
+            boxes.append(box_P4[flat // len(self.categories)])
+            labels.append(flat % len(self.categories))
+        box, score, label = torch.cat(boxes), torch.cat(scores), torch.cat(labels)
+        keep = batched_nms(box, score, label, NMS_IOU)[:PER_IMAGE]
+        return RawDetections(box[keep], score[keep], label[keep])
+
+    def head_rows(self) -> Mapping[str, HeadRows]:
+        rows = HeadRows(np.arange(len(self.categories), dtype=np.int64)[:, None])
+        return {"class_out.weight": rows, "class_out.bias": rows}
+
+    def stages(self) -> list[list[nn.Module]]:
+        layers = list(self.features)
+        return [layers[:2], layers[2:4], layers[4:7], layers[7:14], layers[14:]]
+
+    def export_wrapper(self) -> nn.Module:
+        return _Exported(self)
+
+
+class _Exported(nn.Module):
+    """One image in, boxes out, without NMS-free surprises: the same rules as :meth:`Fcos.predict`."""
+
+    def __init__(self, detector: Fcos) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.detector.predict(image_13HW)[0]
+        return found.boxes_xyxy_N4, found.scores_N, found.labels_N
+
+
+def _scores(levels: Levels) -> Tensor:
+    return (levels.logits.sigmoid() * levels.centres.sigmoid()[..., None]).sqrt()
+
+
+def _boxes(points_N2: Tensor, distances_N4: Tensor) -> Tensor:
+    return torch.cat([points_N2 - distances_N4[..., :2], points_N2 + distances_N4[..., 2:]], -1)
+
+
+def _mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean over all processes, so that a rank without boxes weighs its background as the others do."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+        values = values / torch.distributed.get_world_size()
+    return values
+
+
+def _build(categories: tuple[Category, ...], image_size: int, weights: str, strides: tuple[int, ...]) -> Fcos:
+    detector = Fcos(categories, image_size, strides)
+    if weights == "auto":
+        found = pretrained.imagenet_mobilenet_v2()
+        if found:
+            pretrained.load_by_order(detector.features, found)
+            detector.weights_origin = found.origin
+    elif weights != "none":
+        detector.weights_origin = pretrained.load_file(detector, weights)
+    return detector
+
+
+def fcos_mobilenet_v2(categories: tuple[Category, ...], image_size: int, weights: str) -> Detector:
+    """Strides 8, 16 and 32: the default on a CPU."""
+    return _build(categories, image_size, weights, (8, 16, 32))
+
+
+def fcos_mobilenet_v2_small_objects(categories: tuple[Category, ...], image_size: int, weights: str) -> Detector:
+    """Strides 4 to 32: for objects of some 8 to 30 pixels, at about a third more time."""
+    return _build(categories, image_size, weights, (4, 8, 16, 32))
