@@ -47,7 +47,8 @@ class Propose:
                 return {"images": len(records), "proposals": 0}
             tally = Tally()
             with console.progress("proposing", len(records)) as advance:
-                for tally in propose(proposer, dataset, records, journal):  # noqa: B007 - the last tally is the whole one
+                for latest in propose(proposer, dataset, records, journal):
+                    tally = latest
                     advance(1)
         return _report(arguments.name, proposer.name, tally, console)
 

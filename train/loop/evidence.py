@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotate.boxes import Floats
 from annotate.coco import Category, Document
@@ -61,9 +62,7 @@ def gather(
     samples = [resampled_ap(each.truth, each.found, weights_IS) for each in judged]
     columns = {name: truth.names_K.index(name) for name in told}
     by_class = {name: [_mean(values_STK[:, :, [column]]) for values_STK in samples] for name, column in columns.items()}
-    classes = {
-        name: Difference(aps[0][name], aps[1][name], by_class[name][1] - by_class[name][0], counts[name]) for name in told
-    }
+    classes = {name: Difference(aps[0][name], aps[1][name], by_class[name][1] - by_class[name][0], counts[name]) for name in told}
     before, after = (_mean(values_STK[:, :, list(columns.values())]) for values_STK in samples)
     overall = Difference(
         float(np.mean([aps[0][name] for name in told])), float(np.mean([aps[1][name] for name in told])), after - before,
@@ -78,7 +77,7 @@ def gather(
     )
 
 
-def draw(num_images: int, resamples: int, seed: int) -> Floats:
+def draw(num_images: int, resamples: int, seed: int) -> NDArray[np.int32]:
     """How often each image is drawn in each resample, int32 of shape (I, S)."""
     drawn = np.random.default_rng(seed).multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples)
     return np.ascontiguousarray(drawn.T.astype(np.int32))
@@ -103,6 +102,5 @@ def _mean(ap_STK: Floats) -> Floats:
     flat = ap_STK.reshape(len(ap_STK), -1)
     present = np.isfinite(flat)
     count = present.sum(axis=1)
-    return np.divide(np.where(present, flat, 0.0).sum(axis=1), count, out=np.full(len(flat), np.nan), where=count > 0)
-
-
+    mean: Floats = np.divide(np.where(present, flat, 0.0).sum(axis=1), count, out=np.full(len(flat), np.nan), where=count > 0)
+    return mean

@@ -54,9 +54,14 @@ class Proposer(Protocol):
         threshold: scores below it are not proposed.
     """
 
-    name: str
-    weights_sha256: str
-    threshold: float
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weights_sha256(self) -> str: ...
+
+    @property
+    def threshold(self) -> float: ...
 
     def propose(self, image_HW3: NDArray[np.uint8], record: ImageRecord) -> list[Found]:
         """Boxes in an upright RGB picture, in any order; near-equal ones are merged by the caller."""

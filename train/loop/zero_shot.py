@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from collect.definition import Definition
 from collect.errors import MissingServiceError, UsageError
 from collect.files import sha256_file
 from collect.records import ImageRecord
-from train.loop.propose import Found, Proposer, Request, Xywh
+from train.loop.propose import Found, Proposer, Request
 from train.loop.proposers import Tiled
 
 #: Rows `(place of the phrase, [x1, y1, x2, y2], score)`.
@@ -47,7 +47,7 @@ class ZeroShotProposer:
         found = []
         for place, (x1, y1, x2, y2), score in rows:
             category, phrase = self.phrases[place]
-            found.append(Found(category, cast("Xywh", (x1, y1, x2 - x1, y2 - y1)), score, phrase))
+            found.append(Found(category, (x1, y1, x2 - x1, y2 - y1), score, phrase))
         return found
 
     def run(self, image_HW3: NDArray[np.uint8], text: Any) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from collect import definition
 from collect.errors import MissingServiceError, UsageError
 from train.loop.propose import Request, open_proposer
@@ -32,10 +33,12 @@ def clip_tokenizer(folder: Path):
 def grounding_dino(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("grounding-dino")
     tokenizer = bert_tokenizer(folder)
-    backbone = transformers.SwinConfig(embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, image_size=64, out_indices=[2, 3, 4])
+    backbone = transformers.SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, image_size=64, out_indices=[2, 3, 4]
+    )
     text = transformers.BertConfig(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     config = transformers.GroundingDinoConfig(
-        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=20, num_feature_levels=4,
     )  # fmt: skip
     transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
@@ -48,8 +51,24 @@ def grounding_dino(tmp_path_factory) -> Path:
 def owlv2(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("owlv2")
     tokenizer = clip_tokenizer(folder)
-    text = {"vocab_size": 54, "bos_token_id": 52, "eos_token_id": 53, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32}
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+    text = {
+        "vocab_size": 54,
+        "bos_token_id": 52,
+        "eos_token_id": 53,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 16,
+    }
     config = transformers.Owlv2Config(text_config=text, vision_config=vision, projection_dim=16)
     transformers.Owlv2ForObjectDetection(config).save_pretrained(folder)
     images = transformers.Owlv2ImageProcessor(size={"height": 64, "width": 64})
