@@ -163,7 +163,7 @@ def _joined(
 def clusters(phashes: Sequence[str], signatures: Sequence[str] | None = None, radius_bits: int = 10) -> list[int]:
     """Which pictures belong together: equal labels for those joined by near-duplicate pairs, labels counted from 0.
 
-    With `signatures` a pair counts only where the second test confirms it.
+    With `signatures` a pair counts only where the second test confirms it; a picture without one ("") cannot be tested and counts.
     """
     parents = list(range(len(phashes)))
 
@@ -177,7 +177,8 @@ def clusters(phashes: Sequence[str], signatures: Sequence[str] | None = None, ra
         for first, second in near_pairs(as_uint64(list(phashes)), radius_bits):
             for a, b in zip(first.tolist(), second.tolist(), strict=True):
                 root_a, root_b = root(a), root(b)
-                if root_a != root_b and (signatures is None or confirmed(signatures[a], signatures[b])):
+                testable = signatures is not None and signatures[a] and signatures[b]
+                if root_a != root_b and (not testable or signatures is None or confirmed(signatures[a], signatures[b])):
                     parents[max(root_a, root_b)] = min(root_a, root_b)
     labels: dict[int, int] = {}
     return [labels.setdefault(root(place), len(labels)) for place in range(len(phashes))]
