@@ -30,7 +30,7 @@ class Limits:
 
 
 @contextmanager
-def unpacked(path: Path, limits: Limits = Limits()) -> Iterator[Path]:  # noqa: B008 - frozen
+def unpacked(path: Path, limits: Limits = Limits()) -> Iterator[Path]:
     """The folder that a zip or tar holds, gone when the block ends; a path that is no archive is given back as it is.
 
     Raises:

@@ -17,6 +17,7 @@ from annotate import coco
 from annotate.archives import unpacked
 from annotate.corrections import Base, events_of
 from annotate.formats.format import Done, LabelledImage, LabelSet, Problem, importer
+from annotate.formats.names import readable_stem
 from annotate.image_index import ImageIndex
 from annotate.incoming import Incoming, gather
 from annotate.journal import Event, Journal, Kind
@@ -177,7 +178,7 @@ class Held:
             with Journal(dataset.labels) as journal:
                 held.labels = current(journal)
         for sha256, record in held.records.items():
-            for name in {Path(record.file_name).stem.lower(), sha256}:
+            for name in {readable_stem(record.file_name).lower(), sha256}:
                 held.by_name.setdefault(name, []).append(sha256)
         if found is not None and found.release in dataset.release_names():
             held.base = _base(coco.read_document(dataset.release_path(found.release) / "annotations.json"))
@@ -185,7 +186,7 @@ class Held:
 
     def find(self, image: LabelledImage) -> Picture | None:
         """A picture of the dataset by its hash or, where that is not ambiguous, by the name that our exports give it."""
-        stem = Path(image.file_name).stem.lower()
+        stem = readable_stem(image.file_name).lower()
         hashes = [image.sha256] if image.sha256 in self.records else self.by_name.get(stem, [])
         name, _, short = stem.rpartition("-")
         if not hashes and len(short) == 8:

@@ -64,6 +64,7 @@ class Reason(StrEnum):
     HTML = "html"
     NOT_AN_IMAGE = "not_an_image"
     BROKEN = "broken"
+    FORMAT = "format"
     DECODER_TIMEOUT = "decoder_timeout"
     DECODER_CRASH = "decoder_crash"
     BLANK = "blank"
@@ -129,7 +130,8 @@ class Picture:
     """What decoding says about an image's bytes. `width` and `height` are those of the *upright* image.
 
     `orientation` is the EXIF tag as stored (1–8, 1 = upright already); `phash` a 64-bit perceptual hash of the upright
-    image as 16 hex digits; `quality` maps a check's name to its score in [0, 1], 1 = certainly bad.
+    image as 16 hex digits; `quality` maps a check's name to its score in [0, 1], 1 = certainly bad; `signature` is a small
+    thumbnail that confirms near-duplicates (:mod:`collect.images.hashing`); of an animation only the first frame counts.
     """
 
     sha256: str
@@ -141,6 +143,8 @@ class Picture:
     orientation: int = 1
     phash: str = ""
     quality: dict[str, float] = field(default_factory=dict)
+    signature: str = ""
+    frames: int = 1
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from annotate.coco import Category, Document, cut, write_document
+from annotate.coco import Document, cut, write_document
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet
 from annotate.formats.label_files import files_under, parse_json, relative, split_of
 from annotate.validate import normalise

@@ -9,8 +9,11 @@ Precision: as many digits as a double takes, below 1e-9 px; others' files usuall
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
+
+import yaml  # type: ignore[import-untyped]
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import IMAGE_SUFFIXES, decode, files_under, number_from, read_bytes, relative, split_lists, split_of
@@ -66,8 +69,6 @@ def _names(path: Path, root: Path, found: LabelSet) -> dict[int, str]:
 
 
 def _yaml_names(text: str, file: str, found: LabelSet) -> dict[int, str]:
-    import yaml
-
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -90,7 +91,7 @@ def _boxes(path: Path, file: str, names: dict[int, str], found: LabelSet) -> tup
             continue
         ident = f"line {number}"
         values = [number_from(word) for word in words]
-        if len(values) < 5 or any(value != value for value in values) or not values[0].is_integer():
+        if len(values) < 5 or any(math.isnan(value) for value in values) or not values[0].is_integer():
             found.complain(file, ident, f"'{line[:60]}' is not 'class cx cy w h'", Done.REFUSED, path.stem)
             continue
         name = names.get(int(values[0]))
@@ -135,8 +136,6 @@ def _line(annotation: dict[str, Any], image: dict[str, Any], numbers: dict[int, 
 
 
 def _write_yaml(export: Export) -> Path:
-    import yaml
-
     splits = export.splits()
     # Ultralytics wants train and val; where the release has no val its test, else its train, stands in and is named as such
     val = "val" if "val" in splits else "test" if "test" in splits else "train"

@@ -43,9 +43,14 @@ class Reply(NamedTuple):
 
 
 class Site:
-    """The running site; a context manager. `requests` counts what was asked of each path."""
+    """The running site; a context manager. `requests` counts what was asked of each path.
 
-    def __init__(self, num_scenes: int = 300, seed: int = 0, scenes: list[Scene] | None = None) -> None:
+    `fragments=False` answers `/images/async` with nothing unless Bing's page itself asks, as Bing does to some clients: the
+    scraper then needs its browser.
+    """
+
+    def __init__(self, num_scenes: int = 300, seed: int = 0, scenes: list[Scene] | None = None, *, fragments: bool = True) -> None:
+        self.fragments = fragments
         self.offers: dict[str, Offer] = {offer.path: offer for offer in offers(make_scenes(num_scenes, seed) if scenes is None else scenes)}
         self.requests: Counter[str] = Counter()
         self._boxes = {hashlib.sha256(offer.body).hexdigest(): offer.boxes for offer in self.offers.values()}
@@ -113,6 +118,8 @@ class Site:
             return _json(*wire.openverse(self.base_url, listed, parameters))
         if path.startswith("/v1/images/"):
             return _json(*wire.openverse_detail(self.base_url, listed, path.removeprefix("/v1/images/").strip("/")))
+        if path == "/images/async" and not (self.fragments or "/images/search" in headers.get("referer", "")):
+            return _html("")
         return self._page(path, parameters, listed)
 
     def _page(self, path: str, parameters: dict[str, str], listed: list[Offer]) -> Reply:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from collect.records import Candidate, Licence
 from collect.sources.bing_api import license_filter
 from collect.sources.browser import Browser
+from collect.sources.challenges import challenge_in
 from collect.sources.http import Answer, Client, Declined, typed
 from collect.sources.markup import Element, elements, text_of
 from collect.sources.source import Outcome, Page, SourceSettings, or_stated, page_of, stated_licence
@@ -34,7 +35,6 @@ _LICENSE_TYPES = {
     "Modify": "L2_L3_L5_L6",
     "ModifyCommercially": "L2_L3",
 }
-_CAPTCHA = ("captcha", "cf-turnstile", "turnstile/v0", "unusual traffic", "not a robot")
 _NOTHING = ("there are no results for", "no results found for", "no_results", "b_nores")
 _CONSENT = ("bnp_btn_accept", "bnp_btn_reject", "bnp_container")
 _RESULTS_JS = "return [...document.querySelectorAll('a.iusc, [m*=murl]')].slice(arguments[0]).map(a => [a.getAttribute('m'), a.href || ''])"
@@ -109,7 +109,7 @@ def parse_suggestions(html: str, query: str) -> tuple[str, ...]:
 def verdict(html: str) -> tuple[Outcome, str]:
     """What a page without results is: BLOCKED, CONSENT, EMPTY, or else LAYOUT_CHANGED."""
     lowered = html.casefold()
-    if any(mark in lowered for mark in _CAPTCHA):
+    if challenge_in(html):
         return Outcome.BLOCKED, "Bing shows a captcha; it is not ours to solve. Wait some hours, or use another source"
     if any(mark in lowered for mark in _NOTHING) or any(mark in text_of(html).casefold() for mark in _NOTHING):
         return Outcome.EMPTY, "Bing has no results for this query"
@@ -127,7 +127,7 @@ class BingImages:
         self.name = name
         self._settings = settings
         self._client = Client(name, settings, interval_s=1.0)
-        self._browser = Browser(settings)
+        self._browser = Browser(settings, trusted_url=settings.base_url or "")
         self._open_query: str | None = None
         self._base = (settings.base_url or BASE_URL).rstrip("/")
         self._stated = stated_licence(settings)
@@ -252,7 +252,7 @@ def _refuse(client: Client, answer: Answer) -> None:
     """A refusal that the browser must not go round: too many requests, or a captcha."""
     if answer.status == 429:
         client.refuse(answer)
-    if any(mark in answer.text.casefold() for mark in _CAPTCHA) and not parse_results(answer.text):
+    if challenge_in(answer.text) and not parse_results(answer.text):
         outcome, detail = verdict(answer.text)
         raise Declined(outcome, detail)
 

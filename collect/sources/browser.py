@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException, NoSuchElementException, TimeoutException, WebDriverException
@@ -22,6 +23,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from collect.errors import MissingServiceError
+from collect.net.address import AddressGuard
+from collect.sources.guarded_proxy import GuardedProxy
 from collect.sources.http import Declined, user_agent
 from collect.sources.source import Outcome, SourceSettings
 
@@ -40,6 +43,9 @@ _FLAGS = (
     "--mute-audio",
     "--window-size=1500,950",
     "--blink-settings=imagesEnabled=false",
+    # Loopback too goes through the proxy, and nothing goes round it.
+    "--proxy-bypass-list=<-loopback>",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
 )
 _IMAGE_ENDINGS = ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "avif", "bmp", "ico", "svg", "tif", "tiff", "heic", "jxl")
 _MEDIA_ENDINGS = ("mp4", "webm", "m4s", "mp3", "ogg", "woff", "woff2", "ttf")
@@ -65,14 +71,20 @@ def find_browser() -> tuple[str, str]:
 
 
 class Browser:
-    """One Chromium, started at the first page and closed by `close`.
+    """One Chromium, started at the first page and closed by `close`. All it connects to goes through the address guard.
+
+    `trusted_url` is a base URL of the user's own choice, let through wherever it leads.
 
     Raises:
+        UsageError: an entry of `settings.allow_addresses` is no address.
         MissingServiceError: at the first page, where there is no browser or it does not start.
     """
 
-    def __init__(self, settings: SourceSettings) -> None:
+    def __init__(self, settings: SourceSettings, trusted_url: str = "") -> None:
         self._settings = settings
+        self._guard = AddressGuard(settings.allow_addresses)
+        self._trusted = _place(trusted_url)
+        self._proxy: GuardedProxy | None = None
         self._driver: webdriver.Chrome | None = None
         self._profile: tempfile.TemporaryDirectory[str] | None = None
 
@@ -80,9 +92,10 @@ class Browser:
         """Go to a page and wait until its document is there.
 
         Raises:
-            Declined: BLOCKED, where it does not answer in time or at all.
+            Declined: BLOCKED, where it does not answer in time or at all, or where the address guard says no.
         """
         driver = self._running()
+        place = _place(url)
         with _refusals(url):
             try:
                 driver.get(url)
@@ -91,6 +104,9 @@ class Browser:
                 driver.execute_script("window.stop()")
                 if driver.current_url in {"data:,", "about:blank"}:
                     raise
+        for host, port in (place, _place(driver.current_url)):
+            if self._proxy and (why := self._proxy.refused.get(f"{host}:{port}")):
+                raise Declined(Outcome.BLOCKED, f"the browser was kept from {host}: {why}; --allow-address lets an address through")
 
     @property
     def url(self) -> str:
@@ -142,6 +158,9 @@ class Browser:
         if driver is not None:
             with contextlib.suppress(WebDriverException, OSError):
                 driver.quit()
+        if self._proxy is not None:
+            self._proxy.close()
+            self._proxy = None
         if self._profile is not None:
             self._profile.cleanup()
             self._profile = None
@@ -155,8 +174,10 @@ class Browser:
         os.environ["SE_OFFLINE"] = "true"
         chromium, driver_path = find_browser()
         self._profile = tempfile.TemporaryDirectory(prefix="boxwright-chromium-", ignore_cleanup_errors=True)
+        self._proxy = GuardedProxy(self._guard, [self._trusted] if self._trusted[0] else [])
+        options = _options(self._settings, chromium, Path(self._profile.name), self._proxy.url)
         try:
-            driver = webdriver.Chrome(_options(self._settings, chromium, Path(self._profile.name)), Service(driver_path))
+            driver = webdriver.Chrome(options, Service(driver_path))
         except WebDriverException as error:
             self.close()
             first_line = str(error.msg).splitlines()[0]
@@ -169,11 +190,11 @@ class Browser:
         return driver
 
 
-def _options(settings: SourceSettings, chromium: str, profile: Path) -> Options:
+def _options(settings: SourceSettings, chromium: str, profile: Path, proxy_url: str) -> Options:
     options = Options()
     options.binary_location = chromium
     options.page_load_strategy = "eager"
-    for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--lang={settings.market}"):
+    for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--lang={settings.market}", f"--proxy-server={proxy_url}"):
         options.add_argument(flag)
     if os.geteuid() == 0:  # Chromium's sandbox refuses to start as root
         options.add_argument("--no-sandbox")
@@ -187,9 +208,18 @@ def _named(contact: str) -> str:
     return f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome {user_agent(contact)}"
 
 
+def _place(url: str) -> tuple[str, int]:
+    """Host and port of a URL; the host is "" where it has none."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return "", 0
+
+
 @contextlib.contextmanager
 def _refusals(url: str) -> Iterator[None]:
-    host = url.split("/")[2] if "//" in url else url
+    host = _place(url)[0] or url
     try:
         yield
     except TimeoutException:

@@ -154,7 +154,14 @@ class Client:
         Raises:
             Declined: BLOCKED where the status or an empty body says no, LAYOUT_CHANGED where it is no JSON object.
         """
-        answer = self.get(url, parameters, headers)
+        return self.parsed(self.get(url, parameters, headers))
+
+    def parsed(self, answer: Answer) -> dict[str, Any]:
+        """The JSON object of an answer.
+
+        Raises:
+            Declined: as `document` does.
+        """
         self.refuse(answer)
         document = answer.document()
         if not isinstance(document, dict):

@@ -188,6 +188,7 @@ def batches(dataset: SplitImages, keys: Iterator[list[Key]], workers: int, pin: 
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=pin,
+        generator=torch.Generator(),  # its own, so that iterating leaves the global one alone: a resume depends on it
         **settings,
     )
     try:
