@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_gate.py [--quick]
 
 A gate of non-inferiority can err in three ways, and each has its rate here:
-- `let_in_worse`: promotes a challenger that is truly worse by exactly ε (at most alpha, 5 %);
+- `let_in_worse`: promotes a challenger that is truly worse by exactly ε (alpha is 2.5 %; wanted: at most 5 %);
 - `called_better`: calls an equal challenger "better" (A/A; at most 5 %);
 - `blocked_minus_2`: blocks a challenger that is truly 2 AP worse at 1,000 test images (at least 80 %).
 Besides `passed_equal`, the share of equal challengers that it lets in: that is the gate's purpose and no error.

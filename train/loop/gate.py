@@ -86,7 +86,7 @@ class Policy:
     """What the gate asks for. `epsilon` as a share of 1: the loss of AP that is taken for none."""
 
     epsilon: float = 0.005
-    alpha: float = 0.05
+    alpha: float = 0.025
     min_boxes: int = 30
 
 

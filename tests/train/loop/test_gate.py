@@ -42,9 +42,9 @@ def test_findings(value, spread, finding, promoted):
 
 def test_too_small__says_how_many_boxes_it_takes():
     verdict = decide(evidence(0.0, 0.02))
-    # An equal model passes with a chance of .8 once the spread is ε / (1.645 + 0.842) = .00201: a hundredfold set.
-    assert verdict.needed_boxes == pytest.approx(500 * (0.02 / 0.00201) ** 2, rel=0.1)
-    assert verdict.needed_images == pytest.approx(200 * (0.02 / 0.00201) ** 2, rel=0.1)
+    # An equal model passes with a chance of .8 once the spread is ε / (1.960 + 0.842) = .00178.
+    assert verdict.needed_boxes == pytest.approx(500 * (0.02 / 0.001784) ** 2, rel=0.1)
+    assert verdict.needed_images == pytest.approx(200 * (0.02 / 0.001784) ** 2, rel=0.1)
     assert f"{verdict.needed_boxes:,} boxes" in verdict.reason
 
 
