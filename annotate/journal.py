@@ -201,7 +201,9 @@ class Journal:
             yield
         except sqlite3.OperationalError as error:
             full = "the disk is full or failing: " if "full" in str(error) or "disk I/O" in str(error) else ""
-            raise StorageError(f"{full}cannot use {self.path} ({error}); nothing was lost, mend that and run the same command again") from error
+            raise StorageError(
+                f"{full}cannot use {self.path} ({error}); nothing was lost, mend that and run the same command again"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise CorruptError(f"{self.path} cannot be read: {error}; restore it from a backup") from error
 
