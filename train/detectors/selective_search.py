@@ -84,7 +84,8 @@ def _regions(image_HW3: NDArray[np.uint8], segments_HW: NDArray[np.int64]) -> di
         np.maximum.at(high[:, axis], flat, values.ravel() + 1)
     neighbours = _neighbours(segments_HW)
     return {
-        n: _Region((*low[n].tolist(), *high[n].tolist()), int(sizes[n]), colour[n], texture[n], neighbours.get(n, set())) for n in range(count)
+        n: _Region((*low[n].tolist(), *high[n].tolist()), int(sizes[n]), colour[n], texture[n], neighbours.get(n, set()))
+        for n in range(count)
     }
 
 
