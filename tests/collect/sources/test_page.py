@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -275,6 +276,33 @@ def test_browser__one_that_died_is_started_anew(site, reply):
         assert "/img/a.jpg" in browser.html()
     finally:
         browser.close()
+
+
+@pytest.mark.browser
+def test_browser__closed_from_another_thread_stays_closed(site, reply):
+    hold = threading.Event()
+    site.route("/slow", lambda asked: reply("<p>words</p>" if hold.wait(10) else ""))
+    browser, found = Browser(SourceSettings(allow_addresses=("127.0.0.1",), timeout_s=20)), []
+
+    def read():
+        try:
+            browser.open(f"{site.url}/slow")
+        except Declined as declined:
+            found.append(declined.page)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not site.asked and time.monotonic() < deadline:
+        time.sleep(0.05)
+    number = browser._chromium.process_id
+    browser.close()
+    hold.set()
+    thread.join()
+    assert [page.outcome for page in found] == [Outcome.BLOCKED]
+    assert not _alive(number)
+    with pytest.raises(Declined, match="closed"):
+        browser.open(f"{site.url}/slow")
 
 
 LONELY = """
