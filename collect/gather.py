@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from collect.definition import Definition
 from collect.errors import MissingServiceError, NotFoundError
@@ -22,6 +23,8 @@ from collect.sources.local import path_of
 from collect.sources.source import LocalSource, Source
 from collect.workspace import Dataset
 
+#: A search may bring a failing server's whole catalogue: the first rest is short, and doubled each time.
+_FIRST_REST_S = 4.0
 #: Seconds of doing nothing but wait for URLs that rest before a retry, in all; what rests longer is left to the next call.
 PATIENCE_S = 45.0
 _JOIN_S = 3.0
@@ -61,7 +64,8 @@ class Gathering:
     """One call of `boxwright collect`. Hold the dataset's lock while it runs."""
 
     def __init__(self, dataset: Dataset, definition: Definition, sources: Mapping[str, Source], settings: DownloadSettings) -> None:
-        self._dataset, self._definition, self._sources, self._settings = dataset, definition, sources, settings
+        self._dataset, self._definition, self._sources = dataset, definition, sources
+        self._settings = replace(settings, retries=replace(settings.retries, first_s=_FIRST_REST_S))
         self._lock = threading.Lock()  # the planner and its connection
         self._stop, self._news = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
@@ -139,7 +143,7 @@ class Gathering:
                 pass
         except MissingServiceError as error:
             self._give_up(name, error)
-        except Exception as error:  # noqa: BLE001  handed to the thread that downloads
+        except Exception as error:  # whatever it is, the thread that downloads raises it
             self._failure = error
         finally:
             self._news.set()
@@ -193,7 +197,7 @@ def _take(source: LocalSource, candidate: Candidate, pipeline: Pipeline) -> None
         pipeline.take_bytes(data, candidate, group)
 
 
-def _is_local(source: Source) -> bool:
+def _is_local(source: Source) -> TypeGuard[LocalSource]:
     return hasattr(source, "read")
 
 

@@ -71,7 +71,7 @@ def offers(scenes: list[Scene]) -> list[Offer]:
     found = [_original(scene) for scene in scenes]
     found += [_mirror(scene) for scene in scenes if scene.index % 20 == 4]
     found += [_repost(scene) for scene in scenes if scene.index % 15 == 5]
-    found += _broken([scene for scene in scenes if scene.index % 15 != 7][:12])
+    found += _broken([scene for scene in scenes if scene.index % 14 != 6][:12])
     return found
 
 

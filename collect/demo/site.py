@@ -16,6 +16,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self, cast
@@ -169,19 +170,20 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # else each keep-alive answer waits 40 ms for an acknowledgement
     wbufsize = -1
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that was killed or had enough
+            super().handle()
+
     def do_GET(self) -> None:
         site = cast(_Server, self.server).site
         reply = site.answer(self.path, {name.lower(): value for name, value in self.headers.items()})
-        try:
-            self.send_response(reply.status)
-            for name, value in (("Content-Type", reply.mime), ("Content-Length", str(len(reply.body))), *reply.headers):
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(reply.body)
-            self.wfile.flush()
-        except ConnectionError:
-            self.close_connection = True  # a client that was killed or had enough
+        self.send_response(reply.status)
+        for name, value in (("Content-Type", reply.mime), ("Content-Length", str(len(reply.body))), *reply.headers):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
+        self.wfile.flush()
 
     do_HEAD = do_GET
 
