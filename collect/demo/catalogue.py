@@ -85,7 +85,7 @@ def _original(scene: Scene) -> Offer:
         path=f"/photos/{scene.album}/{number:04d}.jpg", body=scene.jpeg, title=scene.title, tags=scene.tags, page=f"/albums/{scene.album}",
         licence=scene.licence, size_wh=scene.size_wh, boxes=scene.boxes, listed=frozenset(listed),
     )  # fmt: skip
-    if number % 16 == 9:
+    if number % 17 == 9:
         return replace(offer, licence=Licence(), listed=frozenset({BING_API, BING_PAGE}))
     if number % 40 == 11:
         return replace(offer, path=f"/private/{number:04d}.jpg")
