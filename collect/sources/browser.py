@@ -95,18 +95,32 @@ class Browser:
             Declined: BLOCKED, where it does not answer in time or at all, or where the address guard says no.
         """
         driver = self._running()
-        place = _place(url)
-        with _refusals(url):
-            try:
-                driver.get(url)
-            except TimeoutException:
-                # A page that never ends loading is still worth reading, unless nothing of it came.
-                driver.execute_script("window.stop()")
-                if driver.current_url in {"data:,", "about:blank"}:
-                    raise
-        for host, port in (place, _place(driver.current_url)):
-            if self._proxy and (why := self._proxy.refused.get(f"{host}:{port}")):
-                raise Declined(Outcome.BLOCKED, f"the browser was kept from {host}: {why}; --allow-address lets an address through")
+        known = set(self._refused)
+        try:
+            with _refusals(url):
+                self._navigate(driver, url)
+        except Declined:
+            self._explain(set(self._refused) - known)
+            raise
+        self._explain({"{}:{}".format(*_place(driver.current_url))})
+
+    def _navigate(self, driver: webdriver.Chrome, url: str) -> None:
+        try:
+            driver.get(url)
+        except TimeoutException:
+            # A page that never ends loading is still worth reading, unless nothing of it came.
+            driver.execute_script("window.stop()")
+            if driver.current_url in {"data:,", "about:blank"}:
+                raise
+
+    @property
+    def _refused(self) -> dict[str, str]:
+        return self._proxy.refused if self._proxy else {}
+
+    def _explain(self, places: set[str]) -> None:
+        for place in sorted(places & set(self._refused)):
+            reason = self._refused[place]
+            raise Declined(Outcome.BLOCKED, f"the browser was kept from {place}: {reason}; --allow-address lets an address through")
 
     @property
     def url(self) -> str:
