@@ -61,9 +61,17 @@ class LimitedPipeline(Pipeline):
 
 
 class Gathering:
-    """One call of `boxwright collect`. Hold the dataset's lock while it runs."""
+    """One call of `boxwright collect`. Hold the dataset's lock while it runs. `engine` is where downloads run."""
 
-    def __init__(self, dataset: Dataset, definition: Definition, sources: Mapping[str, Source], settings: DownloadSettings) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        definition: Definition,
+        sources: Mapping[str, Source],
+        settings: DownloadSettings,
+        engine: type[LimitedPipeline] = LimitedPipeline,
+    ) -> None:
+        self._engine = engine
         self._dataset, self._definition, self._sources = dataset, definition, sources
         self._settings = replace(settings, retries=replace(settings.retries, first_s=_FIRST_REST_S))
         self._lock = threading.Lock()  # the planner and its connection
@@ -78,7 +86,7 @@ class Gathering:
             StorageError: the disk is full; what was settled is kept.
         """
         began = time.monotonic()
-        with Ledger(self._dataset.ledger) as ledger, LimitedPipeline(self._dataset, self._definition, ledger, self._settings) as pipeline:
+        with Ledger(self._dataset.ledger) as ledger, self._engine(self._dataset, self._definition, ledger, self._settings) as pipeline:
             before = ledger.counts()
             pipeline.limit = limit
             self._planner = Planner(ledger, self._definition, list(self._sources), limit)

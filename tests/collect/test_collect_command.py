@@ -207,3 +207,22 @@ def test_recheck__revokes_on_a_clear_word_only(demo: Workspace, capsys: pytest.C
 
 def test_report__every_reason_has_its_sentence() -> None:
     assert {str(reason) for reason in Reason} <= {str(key) for key in SENTENCES}
+
+
+def test_collect__ray_missing_is_named(demo: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed: `import ray` raises ImportError
+    code, words = fails(demo, capsys, "collect", "demo", "--source", "openverse", "--engine", "ray", *ALLOW)
+    assert code == 5 and "boxwright[ray]" in words
+
+
+@pytest.mark.slow
+def test_collect__ray_brings_what_the_local_engine_brings(demo: Workspace, site: Site) -> None:
+    pytest.importorskip("ray")
+    command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--json"]
+    done = subprocess.run(
+        [*command, "--engine", "ray"], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    result = json.loads(done.stdout)
+    assert result["states"]["KEPT"] > 15 and result["waiting"] == 0
+    with Ledger(demo.dataset("demo").ledger) as ledger:
+        assert all(site.truth(record.sha256) == site.truth(record.source_url) for record in ledger.images())
