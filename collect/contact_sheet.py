@@ -70,13 +70,14 @@ def _document(dataset: Dataset, ledger: Ledger) -> Iterator[str]:
     yield from _source_rows(counts.by_source)
     yield "</table><h2>Why images are not there</h2><table><tr><th class=n>number<th>state<th>reason<th>what it means</tr>"
     for loss in losses:
-        yield f'<tr><td class="n">{loss.number:,}<td>{loss.state}<td>{_text(loss.reason)}<td>{_text(loss.sentence)}</tr>'
+        count, state, reason, words = loss["count"], loss["state"], _text(loss["reason"]), _text(loss["sentence"])
+        yield f"<tr><td class=n>{count:,}<td>{state}<td>{reason}<td>{words}</tr>"
     yield "</table>"
     yield from _images(dataset, "Kept", f"{kept:,} in all", ledger.newest_images(State.KEPT, _SHOWN))
     yield from _images(dataset, "Quarantined", "never released", ledger.newest_images(State.QUARANTINED, _SHOWN))
     yield from _images(dataset, "Revoked", "left out of the next release", ledger.newest_images(State.REVOKED, _SHOWN))
     yield from _duplicates(dataset, ledger)
-    yield from _refused(loss for loss in losses if loss.state in {State.INVALID, State.DENIED, State.GONE, State.RETRY})
+    yield from _refused(loss for loss in losses if loss["state"] in {State.INVALID, State.DENIED, State.GONE, State.RETRY})
 
 
 def _source_rows(by_source: dict[tuple[str, str, str], int]) -> Iterator[str]:
@@ -119,10 +120,10 @@ def _duplicates(dataset: Dataset, ledger: Ledger) -> Iterator[str]:
 
 def _refused(losses: Iterable[Loss]) -> Iterator[str]:
     rows = [
-        f"<tr><td>{loss.state}<td>{_text(loss.reason)}<td><code>{_text(example['url'])}</code>"
+        f"<tr><td>{loss['state']}<td>{_text(loss['reason'])}<td><code>{_text(example['url'])}</code>"
         f"<td>{_text(str(example['detail'] or ''))}</tr>"
         for loss in losses
-        for example in loss.examples
+        for example in loss["examples"]
     ]
     if rows:
         yield f"<h2>Refused and lost: examples</h2><table><tr><th>state<th>reason<th>URL<th>detail</tr>{''.join(rows)}</table>"

@@ -200,7 +200,7 @@ def test_recheck__revokes_on_a_clear_word_only(demo: Workspace, capsys: pytest.C
         assert reasons == {
             paths[gone]: Reason.TAKEN_DOWN, paths[reserved]: Reason.OPTED_OUT, paths[relicensed]: Reason.RELICENSED,
         }  # fmt: skip
-        assert {loss.reason: loss.number for loss in explain(ledger) if loss.state == "REVOKED"} == {
+        assert {loss["reason"]: loss["count"] for loss in explain(ledger) if loss["state"] == "REVOKED"} == {
             "taken_down": 1, "opted_out": 1, "relicensed": 1,
         }  # fmt: skip
 
