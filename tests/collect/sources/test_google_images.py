@@ -45,7 +45,9 @@ let made = 0;
 function more(count) { for (let i = 0; i < count && made < %(total)d; i++, made++) {
   const a = document.createElement('a'), n = made;
   a.innerHTML = `<div><img alt="Cat ${n}" src="/thumbs/${n}.jpg" width=90 height=90></div>`;
-  a.addEventListener('mousedown', () => { a.href = `/imgres?imgurl=http%%3A%%2F%%2Fimg.example%%2F${n}.jpg&imgrefurl=http%%3A%%2F%%2Fp.example%%2F${n}&w=9&h=8`; });
+  a.addEventListener('mousedown', () => {
+    a.href = `/imgres?imgurl=http%%3A%%2F%%2Fimg.example%%2F${n}.jpg` +
+    `&imgrefurl=http%%3A%%2F%%2Fp.example%%2F${n}&w=9&h=8`; });
   r.append(a); } }
 more(40);
 addEventListener('scroll', () => more(20));

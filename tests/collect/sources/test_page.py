@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,8 +17,10 @@ from hypothesis import strategies as st
 
 from collect.errors import MissingServiceError, UsageError
 from collect.net.address import AddressGuard, AddressRefusedError
-from collect.sources.browser import find_browser
+from collect.sources.browser import Browser
+from collect.sources.chromium import find_browser
 from collect.sources.guarded_proxy import GuardedProxy
+from collect.sources.http import Declined
 from collect.sources.markup import elements, largest_of, srcset_entries, text_of
 from collect.sources.page import opt_out, parse_page
 from collect.sources.source import Outcome, SourceSettings, open_source
@@ -46,7 +54,8 @@ def test_parse_page__real_result_page(real_data):
         ('<div style="background-image: url(&quot;bg.png&quot;)"></div>', ["dir/bg.png"]),
         ("<style>.hero{background:#fff url(hero.webp) no-repeat} @font-face{src:url(f.woff)}</style>", ["dir/hero.webp"]),
         ('<div data-bg="lazy.jpg"></div>', ["dir/lazy.jpg"]),
-        ('<meta property="og:image" content="//cdn.example/og.jpg"><meta name="twitter:image" content="/t.jpg">', ["//cdn.example/og.jpg", "t.jpg"]),
+        ('<meta property="og:image" content="//cdn.example/og.jpg">', ["//cdn.example/og.jpg"]),
+        ('<meta name="twitter:image" content="/t.jpg">', ["t.jpg"]),
         ('<link rel="preload" as="image" imagesrcset="s.jpg 1x, l.jpg 2x"><video poster="v.jpg"></video>', ["dir/l.jpg", "dir/v.jpg"]),
         ('<noscript><img src="n.jpg"></noscript>', ["dir/n.jpg"]),
         ('<img src="pixel.gif" width=1 height=1><img src="data:x"><img src="javascript:x"><img src="http://[bad"><img>', []),
@@ -88,8 +97,8 @@ def test_srcset__round_trip(entries):
 @pytest.mark.parametrize(
     ("html", "words"),
     [
-        ('<meta name="robots" content="noai, noimageai">', "noai, noimageai"),
-        ('<META NAME="Robots" CONTENT="NoIndex">', "noindex"),
+        ('<meta name="robots" content="noai, noimageai">', "meta robots: noai, noimageai"),
+        ('<META NAME="Robots" CONTENT="NoIndex">', "meta robots: noindex"),
         ('<meta name="robots" content="index, follow">', ""),
         ('<meta name="description" content="noai">', ""),
     ],
@@ -176,8 +185,10 @@ def test_proxy__trusts_one_place_only(proxy, site, reply):
 
 GALLERY = """<!doctype html><html><head><meta property="og:image" content="/img/og.jpg"><link rel=stylesheet href="/style.css">
 <link rel="preload" as="image" href="/img/preload.jpg"><link rel=icon href="/img/icon.ico"></head><body>
-<h1>Gallery</h1><img src="/img/first.jpg" alt="First"><picture><source srcset="/img/p1.webp 800w, /img/p2.webp 1600w"><img src="/img/p0.jpg"></picture>
-<div class=css></div><div id=grid></div><div style="height:4000px"></div><img id=lazy data-late="/img/late.jpg"><svg><image href="/img/svg.png"/></svg>
+<h1>Gallery</h1><img src="/img/first.jpg" alt="First"><img src="/img/no-ending">
+<picture><source srcset="/img/p1.webp 800w, /img/p2.webp 1600w"><img src="/img/p0.jpg"></picture>
+<div class=css></div><div id=grid></div><div style="height:4000px"></div><img id=lazy data-late="/img/late.jpg">
+<svg><image href="/img/svg.png"/></svg>
 <script>
 const grid = document.querySelector('#grid');
 new Image().src = '/img/prefetched.jpg'; fetch('/img/fetched.jpg').catch(() => 0);
@@ -197,7 +208,7 @@ def test_browser__reads_everything_and_loads_no_image(site, reply):
     finally:
         source.close()
     names = {candidate.url.rpartition("/")[2] for candidate in page.candidates}
-    wanted = {"og.jpg", "preload.jpg", "first.jpg", "p2.webp", "from-css.png", "js0.jpg", "js1.jpg", "js2.jpg", "late.jpg"}
+    wanted = {"og.jpg", "no-ending", "preload.jpg", "first.jpg", "p2.webp", "from-css.png", "js0.jpg", "js1.jpg", "js2.jpg", "late.jpg"}
     assert wanted <= names
     assert {candidate.licence.spdx for candidate in page.candidates} == {"CC-BY-4.0"}
     assert {candidate.page_url for candidate in page.candidates} == {f"{site.url}/gallery"}
@@ -214,19 +225,22 @@ def test_browser__outcomes(site, reply, real_data):
     site.route("/none", reply("<p>only words</p>"))
     site.route("/captcha", reply((real_data / "pages/ecosia/search_captcha.html").read_bytes()))
     site.route("/opt-out", reply('<meta name=robots content=noai><img src="/img/a.jpg">'))
+    site.route("/tagged", reply('<img src="/img/a.jpg">', headers={"X-Robots-Tag": "noimageai"}))
+    site.route("/reserved", reply('<img src="/img/a.jpg">', headers={"tdm-reservation": "1"}))
     site.route("/away", reply(status=302, headers={"Location": f"http://[::1]:{port}/x"}))
-    site.route("/meta", reply('<meta http-equiv=refresh content="0;url=http://169.254.169.254/latest/meta-data">'))
     expected = {
         "none": (Outcome.EMPTY, "no images"),
         "missing": (Outcome.BLOCKED, "404"),
         "captcha": (Outcome.BLOCKED, "captcha"),
         "opt-out": (Outcome.BLOCKED, "noai"),
+        "tagged": (Outcome.BLOCKED, "X-Robots-Tag: noimageai"),
+        "reserved": (Outcome.BLOCKED, "TDM-Reservation"),
         "away": (Outcome.BLOCKED, "kept from ::1"),
     }
     source = open_source(f"page:{site.url}/none", settings)
     try:
         for path, (outcome, words) in expected.items():
-            source._url = f"{site.url}/{path}"  # one browser for all
+            source.url = f"{site.url}/{path}"  # one browser for all
             page = source.search("cat", "cat", None)
             assert page.outcome is outcome, (path, page.detail)
             assert words in page.detail
@@ -245,3 +259,55 @@ def test_browser__refuses_what_is_not_public(site, reply):
     assert page.outcome is Outcome.BLOCKED
     assert "--allow-address" in page.detail
     assert site.asked == []
+
+
+@pytest.mark.browser
+def test_browser__one_that_died_is_started_anew(site, reply):
+    site.route("/page", reply('<img src="/img/a.jpg">'))
+    browser = Browser(SourceSettings(allow_addresses=("127.0.0.1",), timeout_s=20))
+    try:
+        browser.open(f"{site.url}/page")
+        os.kill(browser._chromium.process_id, signal.SIGKILL)
+        with pytest.raises(Declined, match=r"the browser"):
+            browser.html()
+        assert browser.opened == ""
+        browser.open(f"{site.url}/page")
+        assert "/img/a.jpg" in browser.html()
+    finally:
+        browser.close()
+
+
+LONELY = """
+import sys, time
+from collect.sources.browser import Browser
+from collect.sources.source import SourceSettings
+browser = Browser(SourceSettings(allow_addresses=("127.0.0.1",)))
+browser.open(sys.argv[1])
+chromium = browser._chromium
+print(chromium.process_id, chromium.driver.service.process.pid, chromium.profile, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.browser
+def test_browser__leaves_nothing_when_we_are_killed(site, reply):
+    site.route("/page", reply("<p>words</p>"))
+    with subprocess.Popen([sys.executable, "-c", LONELY, f"{site.url}/page"], stdout=subprocess.PIPE, text=True) as process:
+        browser, driver, profile = process.stdout.readline().split()
+        assert Path(f"/proc/{browser}").exists()
+        process.kill()
+    deadline = time.monotonic() + 10
+    while (gone := [Path(place).exists() for place in (f"/proc/{browser}", f"/proc/{driver}", profile)]) and any(gone):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    assert not any(_alive(number) for number in (browser, driver))
+    assert not Path(profile).exists()
+
+
+def _alive(number):
+    """Whether a process lives; one that ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
