@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
@@ -53,7 +53,7 @@ class LimitedPipeline(Pipeline):
 
     limit = 0
 
-    def lease(self, limit: int, busy: set[str]) -> tuple[list[Lease], list[Settlement]]:
+    def lease(self, limit: int, busy: Collection[str]) -> tuple[list[Lease], list[Settlement]]:
         if self.limit:
             under_way = self.progress.in_flight + self.progress.waiting
             limit = min(limit, self.limit - self.progress.states[State.KEPT] - under_way)
