@@ -119,7 +119,7 @@ def test_the_verb_on_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert result["intervals"]["ap"]["low"] <= result["stats"][0] <= result["intervals"]["ap"]["high"]
     assert Path(result["report"]).is_file()
     errors = json.loads(Path(result["errors"]).read_text())
-    assert {entry["kind"] for entry in errors} >= {"right", "Loc", "Cls", "Bkg", "Miss"}
+    assert {entry["kind"] for entry in errors} >= {"right", "Loc", "Cls", "Miss"}
     assert all(len(entry["image"]) == 64 and entry["category"] in NAMES for entry in errors)
 
     assert boxwright.main(["evaluate", "v001-try", "--root", root]) == 0
