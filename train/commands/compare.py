@@ -48,10 +48,8 @@ class Compare:
         options = {name: value for name in settings if (value := getattr(arguments, name)) is not None}
         if console.dry_run:
             plans = [what_would_be_done(console.workspace, arguments.name, {**options, "detector": name}) for name in names]
-            console.table(
-                ["detector", "release", "epochs", "seconds"],
-                [[p["detector"], p["release"], p["epochs"], p["time_budget_s"]] for p in plans],
-            )
+            columns = ("detector", "release", "epochs", "time_budget_s")
+            console.table(columns, [[plan[column] for column in columns] for plan in plans])
             return {"plans": plans}
 
         def train(workspace: Workspace, dataset: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,11 @@ from train.judging.run_files import open_run
 
 logger = logging.getLogger(__name__)
 
+_COSTS = {
+    "memory_mb": "memory while detecting, MB",
+    "parameters": "parameters, millions",
+    "train_cpu_s": "training, CPU-seconds",
+}
 Train = Callable[[Workspace, str, Mapping[str, Any]], dict[str, Any]]
 
 
@@ -85,10 +90,10 @@ def compare(workspace: Workspace, plan: Plan, train: Train, say: Callable[[str],
             logger.info("%s failed", name, exc_info=True)
             say(f"{name}: {error}")
             rows[name] = Row(name, error=str(error))
-        _write(folder, workspace, plan, settings, rows)
+        _write(folder, plan, settings, rows)
     if all(row.error for row in rows.values()):
         raise BoxwrightError(f"not one detector could be compared; the last reason: {list(rows.values())[-1].error}")
-    return _write(folder, workspace, plan, settings, rows)
+    return _write(folder, plan, settings, rows)
 
 
 def pareto(rows: Sequence[Row]) -> set[str]:
@@ -165,7 +170,7 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> dict[str, Row]:
     return {row.detector: row for row in rows if not row.error and (path.parent / row.run / "config.json").is_file()}
 
 
-def _write(folder: Path, workspace: Workspace, plan: Plan, settings: Mapping[str, Any], rows: Mapping[str, Row]) -> dict[str, Any]:
+def _write(folder: Path, plan: Plan, settings: Mapping[str, Any], rows: Mapping[str, Row]) -> dict[str, Any]:
     ordered = sorted(rows.values(), key=lambda row: (bool(row.error), -row.ap))
     front = pareto(ordered)
     told = [row for row in ordered if not row.error]
@@ -182,9 +187,8 @@ def _write(folder: Path, workspace: Workspace, plan: Plan, settings: Mapping[str
         "html": str(folder / "compare.html"),
     }
     write_atomic(folder / "compare.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    write_atomic(
-        folder / "compare.html", page("compare.html", {**document, **_plots(told, front), "table": list(_table(ordered, front, against))})
-    )
+    content = {**document, **_plots(told, front), "table": list(_table(ordered, front, against))}
+    write_atomic(folder / "compare.html", page("compare.html", content))
     return document
 
 
@@ -201,11 +205,7 @@ def _against_best(folder: Path, rows: Sequence[Row]) -> Iterator[tuple[str, dict
 def _plots(rows: Sequence[Row], front: set[str]) -> dict[str, Any]:
     accuracy = Axis("AP", 0)
     others: list[Markup] = []
-    for name, label in (
-        ("memory_mb", "memory while detecting, MB"),
-        ("parameters", "parameters, millions"),
-        ("train_cpu_s", "training, CPU-seconds"),
-    ):
+    for name, label in _COSTS.items():
         scale = 1e6 if name == "parameters" else 1.0
         points = [Point(row.detector, max(getattr(row, name) / scale, 1e-3), row.ap) for row in rows]
         others.append(charts.scatter(points, Axis(label, log=True), accuracy, f"AP against {label}"))
