@@ -194,7 +194,7 @@ def _listed(names: list[str], most: int = 20) -> str:
 
 def _split(records: list[ImageRecord], labels: Labels, definition: Definition, parent: _Parent, options: Options) -> splits.Assignment:
     before = {image["sha256"]: image["split"] for image in parent.document["images"]}
-    near = clusters([record.phash for record in records], definition.collect.near_duplicate_bits) if records else []
+    near = clusters([record.phash for record in records], radius_bits=definition.collect.near_duplicate_bits) if records else []
     members = [
         splits.Member(
             sha256=record.sha256,
