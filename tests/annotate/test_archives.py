@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from annotate.archives import Limits, unpacked
 from collect.errors import RefusedError, UsageError
 
