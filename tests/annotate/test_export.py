@@ -216,13 +216,8 @@ print("RESULT" + json.dumps(read))
         "FIFTYONE_DO_NOT_TRACK": "true",
         "FIFTYONE_CONFIG_PATH": str(tmp_path / "none.json"),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "out", form, kind],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    command = [sys.executable, "-c", script, tmp_path / "out", form, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr[-3000:]
     read = json.loads(done.stdout.partition("RESULT")[2])
     expected = truth(root)
