@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from annotate.formats.format import Done
 from annotate.intake import Request, take_in
 from annotate.journal import Journal
