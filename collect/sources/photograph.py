@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from collect.errors import MissingServiceError
-from collect.sources.browser import find_browser
+from collect.sources.chromium import find_browser
 
 _FLAGS = (
     "--headless=new",
