@@ -187,7 +187,8 @@ def _write(folder: Path, plan: Plan, settings: Mapping[str, Any], rows: Mapping[
         "html": str(folder / "compare.html"),
     }
     write_atomic(folder / "compare.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    content = {**document, **_plots(told, front), "table": list(_table(ordered, front, against))}
+    facts = {key.replace("_", " "): value for key, value in {**plan.options, "device": plan.device, **settings["machine"]}.items() if value}
+    content = {**document, **_plots(told, front), "table": list(_table(ordered, front, against)), "facts": facts}
     write_atomic(folder / "compare.html", page("compare.html", content))
     return document
 
@@ -210,7 +211,9 @@ def _plots(rows: Sequence[Row], front: set[str]) -> dict[str, Any]:
         points = [Point(row.detector, max(getattr(row, name) / scale, 1e-3), row.ap) for row in rows]
         others.append(charts.scatter(points, Axis(label, log=True), accuracy, f"AP against {label}"))
     points = [Point(row.detector, row.latency_ms, row.ap, (row.latency_low_ms, row.latency_high_ms), row.detector in front) for row in rows]
-    main = charts.scatter(points, Axis("milliseconds for one image (median and quartiles)", log=True), accuracy, "AP against latency")
+    main = charts.scatter(
+        points, Axis("milliseconds for one image (median and quartiles)", log=True), accuracy, "AP against latency", (820, 420)
+    )
     return {"main": main, "others": others}
 
 
