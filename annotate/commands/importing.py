@@ -32,7 +32,7 @@ class Import:
             default="",
             metavar="SPDX",
             dest="licence",
-            help="the licence of images that the labels state none for, on your word",
+            help="of images whose labels state none, on your word",
         )
         parser.add_argument("--unreviewed", action="store_true", help="the labels are no ground truth: leave the images to review")
         parser.add_argument("--skip-bad", action="store_true", help="leave out what cannot be mended instead of importing nothing")

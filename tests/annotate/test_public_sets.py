@@ -170,11 +170,11 @@ def test_open_images_by_class(tmp_path, web):
         "00b,xclick,/m/0bt9lr,1,0,1,0,1,0,0,0,0,0",
     ]
     put(folder, f"{base}/v5/validation-annotations-bbox.csv", heading + "\n".join(rows) + "\n")
-    info = "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,Thumbnail300KURL,Rotation\n"
+    info = "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,OriginalSize,OriginalMD5,Rotation\n"
     licence = "https://creativecommons.org/licenses/by/2.0/"
     put(
         folder, f"{base}/2018_04/validation/validation-images-with-rotation.csv",
-        info + "".join(f"{n},validation,https://f/{n}_o.jpg,https://f/{n},{licence},https://p,Ann,A cat,1,x,,0.0\n" for n in ("00a", "00b")),
+        info + "".join(f"{n},validation,https://f/{n}_o.jpg,https://f/{n},{licence},https://p,Ann,A cat,1,x,0\n" for n in ("00a", "00b")),
     )  # fmt: skip
     put(folder, "open-images-dataset.s3.amazonaws.com/validation/00a.jpg", picture(1))
     _, labels, (record,) = bring_in(tmp_path, address, "open-images-v7/validation:Cat")
@@ -238,8 +238,7 @@ def test_cifar_10_becomes_crops(tmp_path, web):
     files = {f"{base}/data_batch_{n + 1}.bin": b"".join(records[2 * n : 2 * n + 2]) for n in range(5)}
     files |= {f"{base}/test_batch.bin": b"".join(records[10:]), f"{base}/batches.meta.txt": b"airplane\nautomobile\n\n"}
     put(folder, "www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", tar_of(files))
-    _, labels, read = bring_in(tmp_path, address, "cifar-10")
-    assert len(labels) == len({r.sha256 for r in read})
+    _, _, read = bring_in(tmp_path, address, "cifar-10")
     assert sorted(r.split for r in read) == ["test"] * 2 + ["train"] * 10
     dataset = Workspace.at(tmp_path / "work").dataset("set")
     kept = {np.asarray(Image.open(dataset.image_path(r.sha256, r.extension))).transpose(2, 0, 1).tobytes() for r in read}
