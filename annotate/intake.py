@@ -214,10 +214,10 @@ def _base(document: coco.Document) -> Base:
 
 
 def _licence(entry: Incoming, request: Request) -> Licence:
-    if entry.licence and not request.licence:
+    if entry.licence:
         return replace(entry.licence, checked_at=now())
     spdx = (spdx_from_name(request.licence) or check_entry(request.licence)) if request.licence else USER_SUPPLIED
-    return Licence(spdx, creator=entry.licence.creator if entry.licence else "", evidence="user", checked_at=now())
+    return Licence(spdx, evidence="user", checked_at=now())
 
 
 def _check_licences(definition: Definition | None, incoming: list[Incoming], found: LabelSet) -> None:

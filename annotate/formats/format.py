@@ -33,6 +33,7 @@ IMPORTERS = {
     "labelme": "annotate.formats.labelme:read",
     "labelstudio": "annotate.formats.labelstudio:read",
     "openimages": "annotate.formats.openimages:read",
+    "svhn": "annotate.formats.svhn:read",
     "tfrecord": "annotate.formats.tfrecord:read",
     "voc": "annotate.formats.voc:read",
     "voc-devkit": "annotate.formats.voc:read_devkit",
