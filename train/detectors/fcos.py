@@ -55,9 +55,7 @@ class _Pyramid(nn.Module):
         self.lateral = nn.ModuleList(
             nn.Sequential(nn.Conv2d(_TAPS[stride][1], channels, 1, bias=False), nn.BatchNorm2d(channels)) for stride in strides
         )
-        self.smooth = nn.ModuleList(
-            nn.Sequential(_separable(channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)) for _ in strides
-        )
+        self.smooth = nn.ModuleList(nn.Sequential(_separable(channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)) for _ in strides)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         laterals = [layer(feature) for layer, feature in zip(self.lateral, features, strict=True)]
@@ -85,7 +83,7 @@ class _Tower(nn.Module):
 class Fcos(Detector):
     """FCOS on `mobilenet_v2().features`; `strides` says which levels the pyramid has."""
 
-    recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5)
+    recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5, freeze=2)
 
     def __init__(self, categories: Sequence[Category], image_size: int, strides: Sequence[int] = (8, 16, 32), channels: int = 96) -> None:
         super().__init__(categories, image_size)
