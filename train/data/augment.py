@@ -16,10 +16,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from collect.errors import NotFoundError, UsageError
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from collect.errors import NotFoundError, UsageError
 from train.data.cache import Pixels
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version otherwise
@@ -269,17 +269,16 @@ def _moves_boxes(transform: Any) -> bool:
 
 def pixel_transforms(strength: float) -> list[Any]:
     """Colour, light, blur and noise; `strength` 1 is usual, 0 = none. HSV rather than ColorJitter: the same for less time."""
-    import albumentations
-
     if strength <= 0:
         return []
+    from albumentations import Blur, GaussNoise, HueSaturationValue, ImageCompression, OneOf, RandomBrightnessContrast, ToGray
+
+    spoilers = [Blur(blur_limit=(3, 5)), GaussNoise(std_range=(0.02, 0.08)), ImageCompression(quality_range=(40, 90))]
     return [
-        albumentations.HueSaturationValue(int(8 * strength), int(30 * strength), int(10 * strength), p=0.5),
-        albumentations.RandomBrightnessContrast(0.25 * strength, 0.25 * strength, p=0.5),
-        albumentations.ToGray(p=0.03 * strength),
-        albumentations.OneOf(
-            [albumentations.Blur(blur_limit=(3, 5)), albumentations.GaussNoise(std_range=(0.02, 0.08)), albumentations.ImageCompression(quality_range=(40, 90))], p=0.1 * strength
-        ),
+        HueSaturationValue(int(8 * strength), int(30 * strength), int(10 * strength), p=0.5),
+        RandomBrightnessContrast(0.25 * strength, 0.25 * strength, p=0.5),
+        ToGray(p=min(0.03 * strength, 1.0)),
+        OneOf(spoilers, p=min(0.1 * strength, 1.0)),
     ]
 
 

@@ -15,10 +15,11 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-from annotate.coco import Category
-from collect.errors import UsageError, unknown_name
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from annotate.coco import Category
+from collect.errors import UsageError, unknown_name
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torchvision.models as zoo
-from annotate.coco import Category
 from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -24,6 +23,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from annotate.coco import Category
 from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
 from train.fitting import weights as pretrained
 
@@ -31,7 +31,7 @@ SCORE_LEAST = 0.02
 PER_IMAGE = 100
 
 
-class _AsIs(GeneralizedRCNNTransform):
+class _AsIs(GeneralizedRCNNTransform):  # type: ignore[misc]
     """torchvision's input transform without its resizing."""
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from collect.errors import BoxwrightError, TrainingError
 from torch import Tensor, nn
 
+from collect.errors import BoxwrightError, TrainingError
 from train.data import loader
 from train.data.cache import ImageCache
 from train.data.release import Release

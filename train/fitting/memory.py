@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from collect.errors import TrainingError
 
+from collect.errors import TrainingError
 from train.detectors.detector import Batch, Detector
 from train.fitting.config import TrainConfig
 

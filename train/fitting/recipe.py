@@ -52,7 +52,9 @@ def _crop(config: TrainConfig, detector: Detector) -> int:
     """
     side = config.crop_px or detector.image_size
     if side % detector.stride or (detector.square and side != detector.image_size):
-        raise UsageError(f"--crop {side}: this detector takes {'only its image size' if detector.square else f'multiples of {detector.stride}'}")
+        raise UsageError(
+            f"--crop {side}: this detector takes {'only its image size' if detector.square else f'multiples of {detector.stride}'}"
+        )
     return side
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -16,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from collect import definition
 from collect.console import Console
-from collect.errors import RefusedError, TrainingError, UsageError, unknown_name
+from collect.errors import UsageError, unknown_name
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
-
 from train.data.release import Release, check_trainable, open_release
 from train.detectors.detector import Detector, find_detector
-from train.fitting import checkpoint, config
+from train.fitting import config
 from train.fitting.config import TrainConfig
 from train.fitting.fit import Fit, State, Validate, fit
 from train.fitting.progress import Progress

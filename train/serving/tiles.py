@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from annotate.boxes import xyxy_from_xywh
-from collect.errors import UsageError
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
+from annotate.boxes import xyxy_from_xywh
+from collect.errors import UsageError
 from train.detectors.detector import Detections
 
 _EDGE_PX = 2.0
