@@ -1,0 +1,57 @@
+"""`boxwright import`: take in images and labels that exist already."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from annotate.formats.format import IMPORTERS, Problem
+from annotate.intake import Request, take_in
+from collect.console import Console
+
+_SHOWN = 10
+
+
+class Import:
+    """Images and labels of another tool become ledger rows and journal events."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="the dataset; made with the classes found if it is new")
+        parser.add_argument("path", type=Path, help="label file, folder, or a zip or tar of it")
+        parser.add_argument("--format", required=True, metavar="F", help=", ".join(sorted(IMPORTERS)))
+        parser.add_argument("--images", type=Path, metavar="DIR", help="where the images lie (default: near the labels)")
+        parser.add_argument("--split", choices=("train", "val", "test"), default="", help="put all images there")
+        parser.add_argument("--license", default="", metavar="SPDX", dest="licence", help="the images' licence, on your word")
+        parser.add_argument("--unreviewed", action="store_true", help="the labels are no ground truth: leave the images to review")
+        parser.add_argument("--skip-bad", action="store_true", help="leave out what cannot be mended instead of importing nothing")
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        dataset = console.workspace.new_dataset(arguments.name)
+        request = Request(
+            arguments.format, arguments.path, arguments.images, arguments.split, arguments.licence,
+            arguments.unreviewed, arguments.skip_bad, console.dry_run,
+        )  # fmt: skip
+        outcome = take_in(dataset, request, console.track)
+        show_problems(outcome.problems, console)
+        doing = "would import" if console.dry_run else "imported"
+        console.out(
+            f"{doing} {outcome.images} images with {outcome.annotations} boxes of {len(outcome.class_names)} classes into {dataset.name};"
+            f" see them with `boxwright review {dataset.name}`"
+        )
+        return outcome.document()
+
+
+def show_problems(problems: Iterable[Problem], console: Console) -> None:
+    """The problems in words: the first of each kind, and how many there were; `--json` holds them all."""
+    problems = list(problems)
+    for problem in problems[:_SHOWN]:
+        console.say(f"  {problem}")
+    if len(problems) > _SHOWN:
+        counts = Counter(str(problem.done) for problem in problems)
+        console.say(f"  … {len(problems)} in all ({', '.join(f'{n} {done}' for done, n in counts.items())}); --json lists them")
+
+
+IMPORT = Import()

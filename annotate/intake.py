@@ -1,0 +1,288 @@
+"""Import: labels and images that exist already become ledger rows and journal events, or nothing does.
+
+Everything is read and checked first, and all problems are reported together. Then the images are stored, then the definition
+and the ledger, then the journal in one transaction: a kill in between leaves images without labels, and the same command
+run again goes on. Run again after that, it changes nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from annotate import coco
+from annotate.archives import unpacked
+from annotate.corrections import Base, events_of
+from annotate.formats.format import Done, LabelledImage, LabelSet, Problem, importer
+from annotate.formats.names import readable_stem
+from annotate.image_index import ImageIndex
+from annotate.incoming import Incoming, gather
+from annotate.journal import Event, Journal, Kind
+from annotate.state import ImageLabels, current
+from collect.blobs import store
+from collect.clock import now
+from collect.definition import Definition, create, load
+from collect.errors import CorruptError, NotFoundError, UsageError
+from collect.files import exclusive
+from collect.ledger import Ledger
+from collect.licenses import USER_SUPPLIED, allows, check_entry, spdx_from_name
+from collect.records import ImageRecord, Licence, Picture, Reason, State
+from collect.workspace import Dataset
+
+#: Up to here each image is synced by itself; one sync of everything is quicker for more.
+_FEW = 50
+
+Track = Callable[[Iterable[Any], str], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One import as it was asked for. `split` fixes that of every image, "" = as the files say; `licence` is SPDX, "" = none."""
+
+    format: str
+    path: Path
+    images: Path | None = None
+    split: str = ""
+    licence: str = ""
+    unreviewed: bool = False
+    skip_bad: bool = False
+    dry_run: bool = False
+
+
+@dataclass
+class Outcome:
+    """What an import found, and what was new in it."""
+
+    images: int = 0
+    annotations: int = 0
+    class_names: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    new_images: int = 0
+    events: dict[str, int] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` shows it."""
+        return {
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": len(self.class_names),
+            "class_names": self.class_names,
+            "new_images": self.new_images,
+            "new_boxes": self.events.get(Kind.IMPORT, 0),
+            "edited_boxes": self.events.get(Kind.EDIT, 0),
+            "deleted_boxes": self.events.get(Kind.DELETE, 0),
+            "problems": [problem.document() for problem in self.problems],
+        }
+
+
+def take_in(dataset: Dataset, request: Request, track: Track) -> Outcome:
+    """Import labels and their images.
+
+    Raises:
+        UsageError: labels would be lost; lists every refusal. Nothing was written.
+        NotFoundError: `path` or the folder of images is not there.
+        RefusedError: an archive is not safe to unpack.
+    """
+    read = importer(request.format)
+    for place in (request.path, request.images):
+        if place is not None and not place.exists():
+            raise NotFoundError(f"there is no {place}; give the label file, its folder or an archive of it")
+    with unpacked(request.path) as path:
+        return _take_in(dataset, request, read(path), path, track)
+
+
+def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, track: Track) -> Outcome:
+    from annotate.new_dataset import definition_text, number_categories
+
+    is_new = not dataset.definition.exists()
+    number_categories(found, request.format) if is_new else _check_classes(load(dataset), found)
+    held = Held.of(dataset, None if is_new else found)
+    incoming = gather(found, _index(request, path), held.find, lambda images: track(images, "checking"))
+    if request.split:
+        incoming = [replace(entry, split=request.split) for entry in incoming]
+    incoming = [replace(entry, licence=_licence(entry, request)) for entry in incoming]
+    _check_licences(None if is_new else load(dataset), incoming, found)
+    refused = [problem for problem in found.problems if problem.done is Done.REFUSED]
+    if not incoming and not refused:
+        found.complain(request.path.name, None, "holds no images with labels", Done.REFUSED)
+        refused = found.problems[-1:]
+    if refused and not (request.skip_bad and incoming):
+        raise refusal(refused)
+    outcome = Outcome(len(incoming), sum(len(entry.boxes) for entry in incoming), [c.name for c in found.categories], found.problems)
+    if request.dry_run:
+        return outcome
+    with exclusive(dataset.locks / "ledger", f"import {dataset.name}"):
+        if is_new:
+            licences = [entry.licence.spdx for entry in incoming if entry.licence]
+            text = definition_text(dataset.name, found.categories, licences)
+        _store_images(dataset, [entry for entry in incoming if entry.picture.sha256 not in held.records], track)
+        if is_new:
+            create(dataset, text)
+        outcome.new_images = _write_ledger(dataset, incoming, held, request, found)
+        outcome.events = _write_journal(dataset, incoming, held, request, found)
+    return outcome
+
+
+def refusal(refused: list[Problem]) -> UsageError:
+    """The error that lists everything that stops an import."""
+    lines = "\n".join(f"  {problem}" for problem in refused)
+    number = "1 label problem" if len(refused) == 1 else f"{len(refused)} label problems"
+    return UsageError(f"{number} cannot be mended, and nothing was imported; mend them or leave them out with --skip-bad:\n{lines}")
+
+
+def _index(request: Request, path: Path) -> ImageIndex:
+    """The folders in which images are looked for: `--images`, else the label's folder, else the one above it."""
+    if request.images:
+        return ImageIndex([request.images])
+    folder = path.parent if path.is_file() else path
+    index = ImageIndex([folder])
+    above = folder.resolve().parent
+    if index.is_empty and request.path.exists() and above not in {Path("/"), Path.home(), Path("/tmp")}:  # noqa: S108
+        index.add(above)
+    return index
+
+
+def _check_classes(definition: Definition, found: LabelSet) -> None:
+    """Hold the categories against a definition; names that a class had before become its present one."""
+    for category in found.categories:
+        if definition.current(category.name) is None:
+            near = difflib.get_close_matches(category.name, definition.class_names, n=1, cutoff=0.4)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            word = f"{definition.name} has no such class{hint} (its classes: {', '.join(definition.class_names)})"
+            found.complain("dataset.toml", category.name, word, Done.REFUSED)
+
+    def known(image: LabelledImage) -> LabelledImage:
+        boxes = [(box, definition.current(box.category)) for box in image.boxes]
+        kept = tuple(replace(box, category=entry.name) for box, entry in boxes if entry)
+        return replace(image, boxes=kept, labels_known=image.labels_known and len(kept) == len(boxes))
+
+    found.images = [known(image) for image in found.images]
+
+
+@dataclass
+class Held:
+    """What the dataset holds before the import: image rows, labels, and the release that the labels were exported from."""
+
+    records: dict[str, ImageRecord] = field(default_factory=dict)
+    labels: dict[str, ImageLabels] = field(default_factory=dict)
+    base: Base = field(default_factory=Base)
+    by_name: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset, found: LabelSet | None) -> Held:
+        held = cls()
+        if dataset.ledger.exists():
+            with Ledger(dataset.ledger) as ledger:
+                held.records = {record.sha256: record for record in ledger.images(*State)}
+        if dataset.labels.exists():
+            with Journal(dataset.labels) as journal:
+                held.labels = current(journal)
+        for sha256, record in held.records.items():
+            for name in {readable_stem(record.file_name).lower(), sha256}:
+                held.by_name.setdefault(name, []).append(sha256)
+        if found is not None and found.release in dataset.release_names():
+            held.base = _base(coco.read_document(dataset.release_path(found.release) / "annotations.json"))
+        return held
+
+    def find(self, image: LabelledImage) -> Picture | None:
+        """A picture of the dataset by its hash or, where that is not ambiguous, by the name that our exports give it."""
+        stem = readable_stem(image.file_name).lower()
+        hashes = [image.sha256] if image.sha256 in self.records else self.by_name.get(stem, [])
+        name, _, short = stem.rpartition("-")
+        if not hashes and len(short) == 8:
+            hashes = [sha256 for sha256 in self.by_name.get(name, self.records) if sha256.startswith(short)]
+        if len(hashes) != 1:
+            return None
+        record = self.records[hashes[0]]
+        return Picture(record.sha256, record.num_bytes, "", record.extension, record.width, record.height, record.orientation, record.phash)
+
+
+def _base(document: coco.Document) -> Base:
+    sha256 = {image["id"]: image.get("sha256", "") for image in document["images"]}
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    boxes: dict[str, dict[str, Any]] = {value: {} for value in sha256.values()}
+    for annotation in document["annotations"]:
+        if annotation.get("box"):
+            x, y, w, h = annotation["bbox"]
+            boxes[sha256[annotation["image_id"]]][annotation["box"]] = (names[annotation["category_id"]], (x, y, w, h))
+    return Base(boxes)
+
+
+def _licence(entry: Incoming, request: Request) -> Licence:
+    if entry.licence and not request.licence:
+        return replace(entry.licence, checked_at=now())
+    spdx = (spdx_from_name(request.licence) or check_entry(request.licence)) if request.licence else USER_SUPPLIED
+    return Licence(spdx, creator=entry.licence.creator if entry.licence else "", evidence="user", checked_at=now())
+
+
+def _check_licences(definition: Definition | None, incoming: list[Incoming], found: LabelSet) -> None:
+    """Say where a dataset's own allow-list will stop its next release."""
+    if definition is None:
+        return
+    for spdx in sorted({entry.licence.spdx for entry in incoming if entry.licence}):
+        if not allows(definition.collect.licenses, spdx):
+            word = f"[collect] licenses does not allow '{spdx}', which images of this import have; a release will refuse them until it does"
+            found.complain("dataset.toml", spdx, word, Done.NOTED)
+
+
+def _store_images(dataset: Dataset, incoming: list[Incoming], track: Track) -> None:
+    """Put the images into the store; on the disk when this returns, by one sync of all where they are many."""
+    many = len(incoming) > _FEW
+    for entry in track(incoming, "storing"):
+        if entry.path is None:
+            continue
+        data = entry.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != entry.picture.sha256:
+            raise CorruptError(f"{entry.path} changed while it was imported; run this again when nothing writes to it")
+        store(dataset, entry.picture.sha256, entry.picture.extension, data, durable=not many)
+    if many:
+        os.sync()
+
+
+def _write_ledger(dataset: Dataset, incoming: list[Incoming], held: Held, request: Request, found: LabelSet) -> int:
+    for entry in incoming:
+        record = held.records.get(entry.picture.sha256)
+        if record and entry.split and record.split != entry.split:
+            was = f"'{record.split}'" if record.split else "free"
+            found.complain(entry.label_file, entry.id, f"is in the dataset already; its split stays {was}", Done.NOTED)
+    new = [_record(entry, request) for entry in incoming if entry.picture.sha256 not in held.records]
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_images(new)
+    return len(new)
+
+
+def _record(entry: Incoming, request: Request) -> ImageRecord:
+    picture = entry.picture
+    return ImageRecord(
+        sha256=picture.sha256, extension=picture.extension, width=picture.width, height=picture.height,
+        orientation=picture.orientation, phash=picture.phash, num_bytes=picture.num_bytes, state=State.KEPT, reason=Reason.NONE,
+        licence=entry.licence or Licence(USER_SUPPLIED), source=f"import:{request.format}", query="", class_name="",
+        source_url=entry.source_url, page_url="", domain="", found_at=now(), file_name=entry.file_name, split=entry.split,
+        quality=picture.quality, extra={"signature": picture.signature},
+    )  # fmt: skip
+
+
+def _write_journal(dataset: Dataset, incoming: list[Incoming], held: Held, request: Request, found: LabelSet) -> dict[str, int]:
+    actor = f"import:{request.format}"
+    events: list[Event] = []
+    for entry in incoming:
+        record = held.records.get(entry.picture.sha256)
+        if record and record.state is not State.KEPT:
+            word = f"is {record.state} in the dataset ({record.reason}); its labels were left out"
+            found.complain(entry.label_file, entry.id, word, Done.SKIPPED)
+            continue
+        ours = held.labels.get(entry.picture.sha256, ImageLabels())
+        events += events_of(entry, ours, held.base, actor, found, unreviewed=request.unreviewed)
+    if events:
+        with Journal(dataset.labels) as journal:
+            journal.append(events)
+            journal.seal()
+    counts: dict[str, int] = {}
+    for event in events:
+        counts[event.kind] = counts.get(event.kind, 0) + 1
+    return counts

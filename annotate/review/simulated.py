@@ -1,0 +1,116 @@
+"""A reviewer with known boxes and published times, for the demo and for benchmarks.
+
+It goes through the same functions as a person's keys and buttons (:mod:`annotate.review.verdicts`). The times per box:
+drawing 7 s (Papadopoulos et al., "Extreme clicking for efficient object annotation", ICCV 2017), looking at a proposal and
+saying yes or no 1.6 s (Papadopoulos et al., "We don't need no bounding-boxes", CVPR 2016), correcting a proposal 4 s (our
+assumption: between the two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from annotate.boxes import iou_matrix
+from annotate.journal import Journal, new_box_id
+from annotate.review.verdicts import Desk, Shown, ShownBox, Xywh, accept, shown
+from annotate.state import of_image
+from collect.definition import Definition
+
+#: A proposal this close to the truth is left as it is; one closer than CORRECT_IOU is corrected, any other thrown out.
+KEEP_IOU = 0.75
+CORRECT_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that each act on a box costs a person."""
+
+    draw_s: float = 7.0
+    correct_s: float = 4.0
+    verify_s: float = 1.6
+
+
+@dataclass(frozen=True)
+class Truth:
+    """An image (sha256, size in pixels) with its true boxes as `(category, (x, y, w, h))`, pixels of the upright image."""
+
+    image: str
+    width: int
+    height: int
+    boxes: tuple[tuple[str, Xywh], ...]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a review cost: acts by kind, images judged, and the seconds they take a person."""
+
+    images: int = 0
+    draws: int = 0
+    corrections: int = 0
+    accepts: int = 0
+    deletions: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Effort) -> Effort:
+        return Effort(
+            self.images + other.images, self.draws + other.draws, self.corrections + other.corrections,
+            self.accepts + other.accepts, self.deletions + other.deletions, self.seconds + other.seconds,
+        )  # fmt: skip
+
+
+def simulate(
+    journal: Journal, definition: Definition, truths: Iterable[Truth], reviewer: str = "simulated", costs: Costs | None = None
+) -> Effort:
+    """Review every image of `truths` and accept it: keep good proposals, correct near ones, drop false ones, draw the rest."""
+    desk = Desk(journal, definition, reviewer)
+    total = Effort()
+    for truth in truths:
+        total += _review(desk, truth, costs or Costs())
+    return total
+
+
+def _review(desk: Desk, truth: Truth, costs: Costs) -> Effort:
+    before = shown(desk.definition, truth.image, (truth.width, truth.height), of_image(desk.journal, truth.image))
+    keeps, corrections = _match(before, truth)
+    boxes = [before.boxes[place] for place in keeps]
+    for place, row in corrections.items():
+        category, xywh = truth.boxes[row]
+        boxes.append(replace(before.boxes[place], category=category, xywh=xywh))
+    found = {*keeps.values(), *corrections.values()}
+    missing = [box for row, box in enumerate(truth.boxes) if row not in found]
+    boxes += [ShownBox(new_box_id(), category, xywh) for category, xywh in missing]
+    deletions = len(before.boxes) - len(keeps) - len(corrections)
+    seconds = costs.draw_s * len(missing) + costs.correct_s * len(corrections) + costs.verify_s * (len(keeps) + deletions)
+    accept(desk, replace(before, boxes=tuple(boxes)), seconds=seconds)
+    return Effort(1, len(missing), len(corrections), len(keeps), deletions, seconds)
+
+
+def _match(before: Shown, truth: Truth) -> tuple[dict[int, int], dict[int, int]]:
+    """Shown box -> true box, for boxes to keep and for boxes to correct: best overlap first, each used once."""
+    if not before.boxes or not truth.boxes:
+        return {}, {}
+    mine = np.array([box.xywh for box in before.boxes], dtype=np.float64)
+    theirs = np.array([xywh for _, xywh in truth.boxes], dtype=np.float64)
+    iou_NM = iou_matrix(mine, theirs)
+    same_NM = np.array([[box.category == category for category, _ in truth.boxes] for box in before.boxes])
+    keeps = _greedy(np.where(same_NM, iou_NM, 0.0), KEEP_IOU)
+    rest_NM = iou_NM.copy()
+    rest_NM[list(keeps), :] = 0.0
+    rest_NM[:, list(keeps.values())] = 0.0
+    return keeps, _greedy(rest_NM, CORRECT_IOU)
+
+
+def _greedy(score_NM: np.ndarray[tuple[int, ...], np.dtype[np.float64]], least: float) -> dict[int, int]:
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for flat in np.argsort(-score_NM, axis=None, kind="stable").tolist():
+        row, column = divmod(flat, score_NM.shape[1])
+        if score_NM[row, column] < least:
+            break
+        if row not in pairs and column not in taken:
+            pairs[row] = column
+            taken.add(column)
+    return pairs

@@ -1,0 +1,84 @@
+"""`boxwright propose`: let a detector propose boxes for the review."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from annotate.journal import Journal
+from collect import definition
+from collect.console import Console
+from collect.errors import UsageError
+from collect.ledger import Ledger
+from collect.workspace import Dataset
+from train.loop.propose import Request, Tally, open_proposer, propose, undecided
+from train.loop.proposers import check_threshold
+
+
+class Propose:
+    """Writes a model's boxes into the journal as undecided."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="a dataset")
+        parser.add_argument(
+            "--from",
+            dest="source",
+            metavar="WHO",
+            help="opencv-face, run:RUN (run:champion), or zero-shot:MODEL (a hub name or a folder); default: [annotate] proposer",
+        )
+        parser.add_argument("--weights", default="", metavar="PATH", help="where the model's weights lie")
+        parser.add_argument("--threshold", type=float, metavar="S", help="least score of a proposal (default: the model's own)")
+        parser.add_argument("--class", dest="category", default="", metavar="NAME", help="propose only this class")
+        parser.add_argument("--tiles", action="store_true", help="look at overlapping tiles as well, for small objects")
+        parser.add_argument("--device", default="", help="cpu or cuda (default: what there is)")
+        parser.add_argument("--limit", type=int, default=0, metavar="N", help="at most N images")
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        dataset = console.workspace.dataset(arguments.name)
+        recipe = definition.load(dataset)
+        source = arguments.source or recipe.annotate.proposer
+        if not source:
+            raise UsageError("say who proposes: --from opencv-face, --from run:RUN or --from zero-shot:MODEL")
+        proposer = open_proposer(source, _request(arguments, console, dataset, recipe))
+        with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
+            records = undecided(ledger.images(), journal)[: arguments.limit or None]
+            if console.dry_run:
+                console.out(f"{proposer.name} would look at {len(records)} images")
+                return {"images": len(records), "proposals": 0}
+            tally = Tally()
+            with console.progress("proposing", len(records)) as advance:
+                for latest in propose(proposer, dataset, records, journal):
+                    tally = latest
+                    advance(1)
+        return _report(arguments.name, proposer.name, tally, console)
+
+
+def _request(arguments: Namespace, console: Console, dataset: Dataset, recipe: definition.Definition) -> Request:
+    return Request(
+        console.workspace,
+        dataset,
+        recipe,
+        weights=arguments.weights,
+        threshold=check_threshold(arguments.threshold),
+        category=arguments.category,
+        device=arguments.device,
+        tiles=arguments.tiles,
+    )
+
+
+def _report(name: str, proposer: str, tally: Tally, console: Console) -> dict[str, Any]:
+    for sha256, reason in tally.failures.items():
+        console.say(f"{sha256[:12]}: {reason}")
+    replaced = f", {tally.replaced} earlier ones replaced" if tally.replaced else ""
+    console.out(f"{proposer}: {tally.proposals} proposals on {tally.images} images{replaced}; `boxwright review {name}` shows them")
+    return {
+        "proposer": proposer,
+        "images": tally.images,
+        "proposals": tally.proposals,
+        "replaced": tally.replaced,
+        "classes": dict(tally.by_class),
+        "failures": tally.failures,
+    }
+
+
+PROPOSE = Propose()

@@ -1,0 +1,175 @@
+"""Proposals from text: Grounding DINO, OWLv2 and SAM 3 by way of transformers, weights from the hub or from a folder.
+
+A class is asked for by its `prompt`, else by its name, and by each of its synonyms; what several phrases find in one place
+is merged. Grounding DINO and SAM 3 see one phrase at a time: with several at once, the words of one answer another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collect.definition import Definition
+from collect.errors import MissingServiceError, UsageError
+from collect.files import sha256_file
+from collect.records import ImageRecord
+from train.loop.propose import Found, Proposer, Request
+from train.loop.proposers import Tiled
+
+#: Rows `(place of the phrase, [x1, y1, x2, y2], score)`.
+Rows = list[tuple[int, list[float], float]]
+Ask = Callable[["ZeroShotProposer", NDArray[np.uint8], Sequence[str]], Rows]
+
+
+_PADDING = {"padding": True, "truncation": True}
+
+
+@dataclass(frozen=True)
+class ZeroShotProposer:
+    """A text-prompted detector. `phrases` are pairs (class name, phrase)."""
+
+    model: Any
+    processor: Any
+    ask: Ask
+    phrases: tuple[tuple[str, str], ...]
+    name: str
+    weights_sha256: str
+    threshold: float
+    device: str
+
+    def propose(self, image_HW3: NDArray[np.uint8], record: ImageRecord) -> list[Found]:  # noqa: ARG002 - only text and pixels count
+        rows = self.ask(self, image_HW3, [phrase for _, phrase in self.phrases])
+        found = []
+        for place, (x1, y1, x2, y2), score in rows:
+            category, phrase = self.phrases[place]
+            found.append(Found(category, (x1, y1, x2 - x1, y2 - y1), score, phrase))
+        return found
+
+    def run(self, image_HW3: NDArray[np.uint8], text: Any) -> tuple[Any, Any]:
+        """The processor's inputs and the model's outputs for one picture."""
+        import torch
+
+        inputs = self.processor(images=image_HW3, text=text, **_PADDING, return_tensors="pt").to(self.device)
+        with torch.inference_mode():
+            return inputs, self.model(**inputs)
+
+
+def phrases_of(definition: Definition) -> tuple[tuple[str, str], ...]:
+    """What each class is asked for by: pairs (class name, phrase)."""
+    pairs = [(entry.name, phrase) for entry in definition.classes for phrase in (entry.prompt or entry.name, *entry.synonyms)]
+    return tuple(dict.fromkeys((name, phrase.strip().lower()) for name, phrase in pairs if phrase.strip()))
+
+
+def _grounded(proposer: ZeroShotProposer, image_HW3: NDArray[np.uint8], phrases: Sequence[str]) -> Rows:
+    rows: Rows = []
+    for place, phrase in enumerate(phrases):
+        inputs, outputs = proposer.run(image_HW3, phrase.rstrip(".") + ".")
+        answer = proposer.processor.post_process_grounded_object_detection(
+            outputs, inputs["input_ids"], threshold=proposer.threshold, text_threshold=0.0, target_sizes=[image_HW3.shape[:2]]
+        )[0]
+        rows += _rows(answer, [place] * len(answer["scores"]))
+    return rows
+
+
+def _queried(proposer: ZeroShotProposer, image_HW3: NDArray[np.uint8], phrases: Sequence[str]) -> Rows:
+    _, outputs = proposer.run(image_HW3, [[f"a photo of a {phrase}" for phrase in phrases]])
+    answer = proposer.processor.post_process_grounded_object_detection(
+        outputs, threshold=proposer.threshold, target_sizes=[image_HW3.shape[:2]]
+    )[0]
+    return _rows(answer, answer["labels"].tolist())
+
+
+def _concept(proposer: ZeroShotProposer, image_HW3: NDArray[np.uint8], phrases: Sequence[str]) -> Rows:
+    rows: Rows = []
+    for place, phrase in enumerate(phrases):
+        _, outputs = proposer.run(image_HW3, phrase)
+        answer = proposer.processor.post_process_object_detection(
+            outputs, threshold=proposer.threshold, target_sizes=[image_HW3.shape[:2]]
+        )[0]
+        rows += _rows(answer, [place] * len(answer["scores"]))
+    return rows
+
+
+def _rows(answer: Any, places: Sequence[int]) -> Rows:
+    return list(zip(places, answer["boxes"].tolist(), answer["scores"].tolist(), strict=True))
+
+
+#: transformers' model type -> (its class for detection, how to ask it, the threshold its authors use)
+FAMILIES: dict[str, tuple[str, Ask, float]] = {
+    "grounding-dino": ("AutoModelForZeroShotObjectDetection", _grounded, 0.3),
+    "mm-grounding-dino": ("AutoModelForZeroShotObjectDetection", _grounded, 0.3),
+    "owlv2": ("AutoModelForZeroShotObjectDetection", _queried, 0.2),
+    "owlvit": ("AutoModelForZeroShotObjectDetection", _queried, 0.1),
+    "sam3": ("Sam3Model", _concept, 0.5),
+}
+
+
+def open_zero_shot(request: Request) -> Proposer:
+    """A zero-shot model by its name on the hub (such as `IDEA-Research/grounding-dino-tiny`) or its folder.
+
+    Raises:
+        MissingServiceError: transformers is not installed, or the weights can be had neither here nor from the hub.
+        UsageError: the model is of no family that takes text.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingServiceError("zero-shot proposals need transformers; `pip install 'boxwright[transformers]'`") from error
+    place = request.weights or request.model
+    kind = _load(transformers.AutoConfig, place).model_type
+    if kind not in FAMILIES:
+        raise UsageError(f"{place} is a '{kind}' and takes no text; families that do: {', '.join(FAMILIES)}")
+    class_name, ask, threshold = FAMILIES[kind]
+    device = _device(request.device)
+    proposer = ZeroShotProposer(
+        model=_load(getattr(transformers, class_name), place).to(device).eval(),
+        processor=_load(transformers.AutoProcessor, place),
+        ask=ask,
+        phrases=_narrowed(phrases_of(request.definition), request),
+        name=f"zero-shot:{Path(request.model).name if Path(request.model).is_dir() else request.model}",
+        weights_sha256=_weights_sha256(place),
+        threshold=threshold if request.threshold is None else request.threshold,
+        device=device,
+    )
+    return Tiled(proposer) if request.tiles else proposer
+
+
+def _narrowed(phrases: tuple[tuple[str, str], ...], request: Request) -> tuple[tuple[str, str], ...]:
+    if not request.category:
+        return phrases
+    wanted = request.definition.class_named(request.category).name
+    return tuple(pair for pair in phrases if pair[0] == wanted)
+
+
+def _load(kind: Any, place: str) -> Any:
+    try:
+        return kind.from_pretrained(place)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MissingServiceError(
+            f"the zero-shot model '{place}' cannot be had, neither from this disk nor from the hub: {reason} "
+            "Check the name and the network, or give the folder of a downloaded copy: --from zero-shot:FOLDER"
+        ) from error
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    return wanted if wanted and wanted != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _weights_sha256(place: str) -> str:
+    """sha256 of the weights file: of a folder, or of the hub's copy in the cache; "" where there are several."""
+    folder = Path(place)
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(place, "model.safetensors")
+        return sha256_file(Path(cached)) if isinstance(cached, str) else ""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    return sha256_file(files[0]) if len(files) == 1 else ""
