@@ -33,7 +33,7 @@ figure img{display:block;width:100%;height:150px;object-fit:contain}
 figcaption{font-size:12px;overflow-wrap:anywhere;margin-top:4px}figcaption b{display:block}
 table{border-collapse:collapse;width:100%}
 td,th{padding:4px 10px 4px 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:12px;overflow-wrap:anywhere}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:12px;overflow-wrap:anywhere}
 .none{opacity:.6;height:150px;display:grid;place-items:center;font-size:12px}
 """
 
@@ -65,17 +65,19 @@ def _document(dataset: Dataset, ledger: Ledger) -> Iterator[str]:
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(dataset.name)}: collection</title><style>{_STYLE}</style>'
     yield f"<h1>{_text(dataset.name)}</h1>"
     yield f'<p class="sub">{kept:,} images kept of {sum(counts.states.values()):,} URLs seen; {now()[:16]} UTC</p>'
-    yield "<h2>By source and class</h2><table><tr><th>source<th>class<th>seen<th>kept<th>duplicate<th>refused or lost<th>waiting</tr>"
+    yield "<h2>By source and class</h2><table><tr><th>source<th>class"
+    yield "".join(f"<th class=n>{name}" for name in ("seen", "kept", "duplicate", "refused or lost", "waiting")) + "</tr>"
     yield from _source_rows(counts.by_source)
-    yield "</table><h2>Why images are not there</h2><table><tr><th>number<th>state<th>reason<th>what it means</tr>"
+    yield "</table><h2>Why images are not there</h2><table><tr><th class=n>number<th>state<th>reason<th>what it means</tr>"
     for loss in losses:
-        yield f'<tr><td class="n">{loss.number:,}<td>{loss.state}<td>{_text(loss.reason)}<td>{_text(loss.sentence)}</tr>'
+        count, state, reason, words = loss["count"], loss["state"], _text(loss["reason"]), _text(loss["sentence"])
+        yield f"<tr><td class=n>{count:,}<td>{state}<td>{reason}<td>{words}</tr>"
     yield "</table>"
     yield from _images(dataset, "Kept", f"{kept:,} in all", ledger.newest_images(State.KEPT, _SHOWN))
     yield from _images(dataset, "Quarantined", "never released", ledger.newest_images(State.QUARANTINED, _SHOWN))
     yield from _images(dataset, "Revoked", "left out of the next release", ledger.newest_images(State.REVOKED, _SHOWN))
     yield from _duplicates(dataset, ledger)
-    yield from _refused(loss for loss in losses if loss.state in {State.INVALID, State.DENIED, State.GONE, State.RETRY})
+    yield from _refused(loss for loss in losses if loss["state"] in {State.INVALID, State.DENIED, State.GONE, State.RETRY})
 
 
 def _source_rows(by_source: dict[tuple[str, str, str], int]) -> Iterator[str]:
@@ -118,10 +120,10 @@ def _duplicates(dataset: Dataset, ledger: Ledger) -> Iterator[str]:
 
 def _refused(losses: Iterable[Loss]) -> Iterator[str]:
     rows = [
-        f"<tr><td>{loss.state}<td>{_text(loss.reason)}<td><code>{_text(example['url'])}</code>"
+        f"<tr><td>{loss['state']}<td>{_text(loss['reason'])}<td><code>{_text(example['url'])}</code>"
         f"<td>{_text(str(example['detail'] or ''))}</tr>"
         for loss in losses
-        for example in loss.examples
+        for example in loss["examples"]
     ]
     if rows:
         yield f"<h2>Refused and lost: examples</h2><table><tr><th>state<th>reason<th>URL<th>detail</tr>{''.join(rows)}</table>"

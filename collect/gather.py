@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from collect.definition import Definition
 from collect.errors import MissingServiceError, NotFoundError
@@ -22,6 +23,8 @@ from collect.sources.local import path_of
 from collect.sources.source import LocalSource, Source
 from collect.workspace import Dataset
 
+#: A search may bring a failing server's whole catalogue: the first rest is short, and doubled each time.
+_FIRST_REST_S = 4.0
 #: Seconds of doing nothing but wait for URLs that rest before a retry, in all; what rests longer is left to the next call.
 PATIENCE_S = 45.0
 _JOIN_S = 3.0
@@ -50,7 +53,7 @@ class LimitedPipeline(Pipeline):
 
     limit = 0
 
-    def lease(self, limit: int, busy: set[str]) -> tuple[list[Lease], list[Settlement]]:
+    def lease(self, limit: int, busy: Collection[str]) -> tuple[list[Lease], list[Settlement]]:
         if self.limit:
             under_way = self.progress.in_flight + self.progress.waiting
             limit = min(limit, self.limit - self.progress.states[State.KEPT] - under_way)
@@ -58,10 +61,19 @@ class LimitedPipeline(Pipeline):
 
 
 class Gathering:
-    """One call of `boxwright collect`. Hold the dataset's lock while it runs."""
+    """One call of `boxwright collect`. Hold the dataset's lock while it runs. `engine` is where downloads run."""
 
-    def __init__(self, dataset: Dataset, definition: Definition, sources: Mapping[str, Source], settings: DownloadSettings) -> None:
-        self._dataset, self._definition, self._sources, self._settings = dataset, definition, sources, settings
+    def __init__(
+        self,
+        dataset: Dataset,
+        definition: Definition,
+        sources: Mapping[str, Source],
+        settings: DownloadSettings,
+        engine: type[LimitedPipeline] = LimitedPipeline,
+    ) -> None:
+        self._engine = engine
+        self._dataset, self._definition, self._sources = dataset, definition, sources
+        self._settings = replace(settings, retries=replace(settings.retries, first_s=_FIRST_REST_S))
         self._lock = threading.Lock()  # the planner and its connection
         self._stop, self._news = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
@@ -74,7 +86,7 @@ class Gathering:
             StorageError: the disk is full; what was settled is kept.
         """
         began = time.monotonic()
-        with Ledger(self._dataset.ledger) as ledger, LimitedPipeline(self._dataset, self._definition, ledger, self._settings) as pipeline:
+        with Ledger(self._dataset.ledger) as ledger, self._engine(self._dataset, self._definition, ledger, self._settings) as pipeline:
             before = ledger.counts()
             pipeline.limit = limit
             self._planner = Planner(ledger, self._definition, list(self._sources), limit)
@@ -139,7 +151,7 @@ class Gathering:
                 pass
         except MissingServiceError as error:
             self._give_up(name, error)
-        except Exception as error:  # noqa: BLE001  handed to the thread that downloads
+        except Exception as error:  # whatever it is, the thread that downloads raises it
             self._failure = error
         finally:
             self._news.set()
@@ -193,7 +205,7 @@ def _take(source: LocalSource, candidate: Candidate, pipeline: Pipeline) -> None
         pipeline.take_bytes(data, candidate, group)
 
 
-def _is_local(source: Source) -> bool:
+def _is_local(source: Source) -> TypeGuard[LocalSource]:
     return hasattr(source, "read")
 
 

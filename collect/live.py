@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,14 +72,15 @@ class _Watch:
         table = Table(header_style="bold", box=None, pad_edge=False)
         for name in ("source", "class", *_STEPS, "quota", "kept/s", "time left"):
             table.add_column(name, justify="left" if name in {"source", "class"} else "right", overflow="ellipsis")
-        by_class: dict[str, int] = {}
+        kept: Counter[str] = Counter()
+        gained: Counter[str] = Counter()
         for row in rows:
-            by_class[row.class_name] = by_class.get(row.class_name, 0) + row.steps[-1]
+            kept[row.class_name] += row.steps[-1]
+            gained[row.class_name] += self._gain(row)
         for row in rows:
-            gained = row.steps[-1] - (self._before or {}).get((row.source, row.class_name), 0)
-            rate, quota = gained / max(elapsed, 0.1), self._quotas.get(row.class_name, 0)
-            missing = max(quota - by_class[row.class_name], 0)
-            left = _duration(missing / rate) if rate and missing else ("–" if missing else "done")
+            rate, quota = self._gain(row) / max(elapsed, 0.1), self._quotas.get(row.class_name, 0)
+            missing, speed = max(quota - kept[row.class_name], 0), gained[row.class_name] / max(elapsed, 0.1)
+            left = _duration(missing / speed) if speed and missing else ("–" if missing else "done")
             cells = (*(f"{number:,}" for number in row.steps), f"{quota:,}" if quota else "–", f"{rate:.1f}", left if quota else "–")
             table.add_row(row.source, row.class_name, *cells)
         return table
@@ -89,6 +91,10 @@ class _Watch:
         totals = [sum(row.steps[step] for row in rows) for step in range(len(_STEPS))]
         words = ", ".join(f"{name} {number:,}" for name, number in zip(_STEPS, totals, strict=True))
         return f"{words}, {time.monotonic() - self._began:.0f} s"
+
+    def _gain(self, row: Row) -> int:
+        """Images kept since this watch began."""
+        return row.steps[-1] - (self._before or {}).get((row.source, row.class_name), 0)
 
     def _rows(self) -> list[Row]:
         began = time.monotonic()

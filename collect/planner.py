@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from collect.definition import Definition
 from collect.ledger import Ledger
+from collect.licenses import allows
 from collect.net.domains import registrable_domain
 from collect.records import Candidate, State
 from collect.sources.source import Outcome, Page
@@ -32,6 +33,9 @@ _PER_PAGE, _PER_CLASS = 6, 40
 _STALE = timedelta(days=7)
 #: URLs of one class that may wait for download before its searches pause.
 _AHEAD = 2000
+#: A source whose last pages for a class showed nothing new is not asked what was only suggested.
+_BARREN_PAGES = 3
+_QUARANTINED = "SELECT sha256 FROM urls WHERE url = ? AND state = 'QUARANTINED' AND reason = 'licence_unknown'"
 _WAITING = "('FOUND', 'ALLOWED', 'LEASED', 'RETRY')"
 
 
@@ -76,6 +80,7 @@ class _Held:
     candidates: deque[Candidate]
     next_cursor: str | None
     dry: bool
+    new: int = 0
 
 
 @dataclass
@@ -104,6 +109,7 @@ class Planner:
         self._sources = {name: _Source(is_explicit(name)) for name in sources}
         self._queries: dict[Query, _Progress] = {}
         self._held: dict[Query, _Held] = {}
+        self._barren: dict[tuple[str, str], int] = {}
         self._yields: dict[Query, int] = {}
         self._tally, self._yields_until = Tally(), 0.0
         self.kept_before = ledger.num_images()
@@ -117,8 +123,7 @@ class Planner:
         state = self._sources[source]
         if state.closed or time.time() < state.not_before or self.satisfied:
             return None
-        open_queries = [query for query, progress in self._queries.items() if query.source == source and not progress.dry]
-        wanted = [query for query in open_queries if self._room(query, state.explicit)]
+        wanted = [query for query in self._open_queries(source) if self._room(query, state.explicit)]
         if not wanted:
             return None
         yields = self._fresh_yields()
@@ -192,14 +197,24 @@ class Planner:
         if not self._sources[query.source].explicit:
             room = int(min(room, max(self._room_left(query.class_name), 0)))
         admitted = [held.candidates.popleft() for _ in range(room)]
-        self.ledger.add_finds((candidate, registrable_domain(candidate.url)) for candidate in admitted)
+        held.new += self.ledger.add_finds((candidate, registrable_domain(candidate.url)) for candidate in admitted)
+        self._free(admitted)
         self._tally.read_at = 0.0
         progress.found += len(admitted)
         if not held.candidates:
+            place = query.source, query.class_name
+            self._barren[place] = 0 if held.new else self._barren.get(place, 0) + 1
             del self._held[query]
             progress.pages += 1
             progress.cursor, progress.dry = held.next_cursor, held.dry
             self._save(query)
+
+    def _free(self, candidates: Iterable[Candidate]) -> None:
+        """Let images out of quarantine for which a find now states a licence that is allowed."""
+        for candidate in candidates:
+            if allows(self.definition.collect.licenses, candidate.licence.spdx):
+                for (sha256,) in self.ledger.rows(_QUARANTINED, candidate.url):
+                    self.ledger.license_image(sha256, candidate.licence)
 
     def cursor(self, query: Query) -> str | None:
         """Where the next page of a query starts; None = at its beginning."""
@@ -269,10 +284,15 @@ class Planner:
 
     def _open(self, source: str) -> bool:
         explicit = self._sources[source].explicit
-        return any(
-            query.source == source and not progress.dry and (explicit or self._missing(query.class_name) > 0)
-            for query, progress in self._queries.items()
-        )
+        return any(explicit or self._missing(query.class_name) > 0 for query in self._open_queries(source))
+
+    def _open_queries(self, source: str) -> Iterator[Query]:
+        """Queries of a source that may bring more, those left out that were only suggested where nothing new comes."""
+        for query, progress in self._queries.items():
+            if query.source == source and not progress.dry:
+                barren = self._barren.get((source, query.class_name), 0) >= _BARREN_PAGES
+                if progress.origin in _PRIORS or not barren:
+                    yield query
 
     def _missing(self, class_name: str) -> float:
         quota = next((entry.quota for entry in self.definition.classes if entry.name == class_name), 0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from collect.ledger import Ledger
 from collect.records import Reason, State
@@ -59,19 +58,14 @@ SENTENCES: dict[str, str] = {
 _ORDER = (State.REVOKED, State.QUARANTINED, State.DUPLICATE, State.INVALID, State.DENIED, State.GONE, State.RETRY)
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(TypedDict):
     """All URLs that share a state and a reason; `examples` are `{url, detail, status, source, duplicate_of}`."""
 
     state: str
     reason: str
-    number: int
+    count: int
     sentence: str
-    examples: tuple[dict[str, Any], ...]
-
-    def document(self) -> dict[str, Any]:
-        """As it stands in a `--json` document."""
-        return {**vars(self), "examples": list(self.examples)}
+    examples: list[dict[str, Any]]
 
 
 def sentence(state: str, reason: str) -> str:
@@ -89,7 +83,7 @@ def explain(ledger: Ledger, examples: int = 3) -> list[Loss]:
     for key, number in ledger.counts().reasons.items():
         state, _, reason = key.rstrip(")").partition("(")
         if state != State.KEPT:
-            found = tuple(ledger.examples(state, reason, examples))
-            losses.append(Loss(state, reason, number, sentence(state, reason), found))
+            found = ledger.examples(state, reason, examples)
+            losses.append(Loss(state=state, reason=reason, count=number, sentence=sentence(state, reason), examples=found))
     place = {state: number for number, state in enumerate(_ORDER)}
-    return sorted(losses, key=lambda loss: (place.get(State(loss.state), len(place)), -loss.number, loss.reason))
+    return sorted(losses, key=lambda loss: (place.get(State(loss["state"]), len(place)), -loss["count"], loss["reason"]))

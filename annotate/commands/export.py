@@ -14,9 +14,6 @@ from annotate.formats.names import name_images
 from collect.console import Console
 from collect.errors import UsageError
 from collect.files import write_atomic
-from collect.ledger import Ledger
-from collect.records import State
-from collect.workspace import Dataset
 
 #: Notes what an export wrote, so that the next one into the same folder can take its place.
 MARKER = ".boxwright-export.json"
@@ -38,7 +35,7 @@ class ExportRelease:
         write = exporter(arguments.format)
         folder, out = dataset.release_path(arguments.release), arguments.out.resolve()
         document = read_document(folder / "annotations.json")
-        document = {**document, "images": name_images(document["images"], original_names(dataset))}
+        document = {**document, "images": name_images(document["images"])}
         export = Export(document, dataset.images, out, arguments.release, arguments.copy, arguments.upright)
         turned = sum(image.get("orientation", 1) != 1 for image in document["images"])
         if turned and not arguments.upright:
@@ -57,14 +54,6 @@ class ExportRelease:
         write_atomic(out / MARKER, json.dumps({"dataset": dataset.name, "release": arguments.release, "files": names}))
         console.out(f"wrote {arguments.release} of {dataset.name} as {arguments.format} to {out}: {len(files)} files")
         return {"format": arguments.format, "release": arguments.release, "out": str(out), "files": [str(path) for path in files]}
-
-
-def original_names(dataset: Dataset) -> dict[str, str]:
-    """sha256 -> the file name under which an image came into the dataset."""
-    if not dataset.ledger.exists():
-        return {}
-    with Ledger(dataset.ledger) as ledger:
-        return {record.sha256: record.file_name for record in ledger.images(*State) if record.file_name}
 
 
 def check_folder(out: Path) -> None:

@@ -125,7 +125,7 @@ def _add_tracks(root: Xml.Element, file: str, found: LabelSet) -> None:
 
 
 def write(export: Export) -> list[Path]:
-    """`annotations.xml`, `labels.json` for the task's constructor, and the images in `images/`."""
+    """`annotations.xml`, `labels.json` for the task's constructor, and the images in `images/<subset>/`, as CVAT packs them."""
     root = Xml.Element("annotations")
     Xml.SubElement(root, "version").text = "1.1"
     labels = Xml.SubElement(Xml.SubElement(Xml.SubElement(root, "meta"), "task"), "labels")
@@ -136,7 +136,7 @@ def write(export: Export) -> list[Path]:
     names, grouped = export.names_of_categories(), export.annotations_by_image()
     paths: list[Path] = []
     for number, image in enumerate(export.document["images"]):
-        paths.append(export.place(image, "images"))
+        paths.append(export.place(image, f"images/{image.get('split') or 'train'}"))
         size = {"width": str(image["width"]), "height": str(image["height"])}
         facts = {"id": str(number), "name": image["name"], "subset": image.get("split") or "train", **size}
         entry = Xml.SubElement(root, "image", facts)

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -286,9 +287,4 @@ def plain(number: float) -> str:
     """
     if float(number).is_integer():
         return str(int(number))
-    text = repr(float(number))
-    if "e" not in text:
-        return text
-    mantissa, _, exponent = text.partition("e")
-    digits = len(mantissa.replace("-", "").partition(".")[2]) - int(exponent)
-    return f"{number:.{max(digits, 0)}f}"
+    return format(Decimal(repr(float(number))), "f")

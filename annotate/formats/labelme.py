@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, split_tag
-from annotate.formats.label_files import files_under, number_from, parse_json, relative, split_lists, split_of
+from annotate.formats.label_files import files_under, image_stem, number_from, parse_json, relative, split_lists, split_of
 from annotate.validate import polygons_box, whole
 from collect.files import write_atomic
 
@@ -44,7 +44,7 @@ def _image(document: dict[str, Any], file: str, splits: dict[str, str], found: L
     name = PureWindowsPath(str(document.get("imagePath") or "")).name or Path(file).stem
     boxes = [_box(shape, f"shape {number}", (file, name), found) for number, shape in enumerate(document["shapes"], 1)]
     width, height = (max(whole(document.get(key) or 0) or 0, 0) for key in ("imageWidth", "imageHeight"))
-    split = split_of(str(document.get("split") or "")) or splits.get(Path(name).stem) or split_of(file)
+    split = split_of(str(document.get("split") or "")) or splits.get(image_stem(name)) or split_of(file)
     return LabelledImage(name, tuple(box for box in boxes if box), width, height, split, label_file=file, id=name)
 
 

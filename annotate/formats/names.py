@@ -25,13 +25,13 @@ def readable_stem(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", stem).strip("._")[:_LONGEST]
 
 
-def name_images(images: list[dict[str, Any]], originals: dict[str, str]) -> list[dict[str, Any]]:
+def name_images(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The images of a document with `name` set: the original's where known, with `-<8 of sha256>` where two would be alike.
 
-    `originals` maps sha256 to the file name under which an image came. Names differ in their stems, whatever their case.
+    `original_name` is the file name under which an image came. Names differ in their stems, whatever their case.
     """
     stems = [
-        readable_stem(originals.get(image.get("sha256", ""), "")) or readable_stem(image.get("source_url") or "") or _own(image)[:12]
+        readable_stem(image.get("original_name") or "") or readable_stem(image.get("source_url") or "") or _own(image)[:12]
         for image in images
     ]
     times = Counter(stem.lower() for stem in stems)

@@ -19,7 +19,8 @@ from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, La
 from annotate.formats.label_files import IMAGE_SUFFIXES, decode, files_under, number_from, read_bytes, relative, split_lists, split_of
 from collect.files import write_atomic
 
-_NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt", "obj.names", "readme.txt", "notes.txt"}
+_LISTS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt"}
+_NOT_LABELS = _LISTS | {"readme.txt", "readme.roboflow.txt", "readme.dataset.txt"}
 
 
 def read(path: Path) -> LabelSet:
@@ -30,7 +31,7 @@ def read(path: Path) -> LabelSet:
     for number, name in names.items():
         found.add_category(name, number + 1)  # class numbers count from 0 here, ids from 1
     splits = split_lists(root, found)
-    labels = [file for file in files_under(root, ".txt") if file.name.lower() not in _NOT_LABELS and not file.name.startswith("README")]
+    labels = [file for file in files_under(root, ".txt") if _in_labels(file, root) or file.name.lower() not in _NOT_LABELS]
     seen: set[str] = set()
     for file in labels:
         boxes = _boxes(file, relative(file, root), names, found)
@@ -49,6 +50,11 @@ def read(path: Path) -> LabelSet:
     if not labels:
         found.complain(path, None, "holds no label file (.txt)", Done.REFUSED)
     return found
+
+
+def _in_labels(file: Path, root: Path) -> bool:
+    """Whether a file lies in a folder of labels, where even `train.txt` belongs to an image."""
+    return "labels" in file.relative_to(root).parts[:-1]
 
 
 def _names(path: Path, root: Path, found: LabelSet) -> dict[int, str]:

@@ -10,8 +10,11 @@ view of labels hides.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import logging
 import os
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.boxes import relative_from_xywh, xywh_from_relative
-from annotate.review.verdicts import Shown, ShownBox, attributes_of, offers_proposals
+from annotate.review.verdicts import Shown, ShownBox, attributes_of, boxes_shown, offers_proposals
 from annotate.state import Box, ImageLabels, Labels
 from collect.definition import Definition
 from collect.records import ImageRecord
@@ -85,8 +88,12 @@ def connect(root: Path, uri: str, database: str) -> Any:
         FIFTYONE_EXECUTION_STORE_NOTIFICATION_SERVICE_DISABLED="true",
         FIFTYONE_SERVER="1",
     )
-    import fiftyone
-
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+        import fiftyone
+    for name in ("fiftyone", "eta"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)
     return fiftyone
 
 
@@ -248,9 +255,8 @@ def review_fields(labels: ImageLabels) -> dict[str, Any]:
 def box_fields(definition: Definition, size_wh: tuple[int, int], labels: ImageLabels) -> dict[str, Any]:
     """`boxes` and `proposals` of an image, as FiftyOne stores them."""
     proposed = [_detection(definition, box, size_wh, copy=True) for box in labels.proposed()]
-    shown = labels.proposed() if offers_proposals(labels) else labels.present()
     return {
-        "boxes": _detections([_detection(definition, box, size_wh) for box in shown]),
+        "boxes": _detections([_detection(definition, box, size_wh) for box in boxes_shown(labels)]),
         "proposals": _detections(proposed),
     }
 
@@ -271,9 +277,14 @@ def _detection(definition: Definition, box: Box, size_wh: tuple[int, int], *, co
         "tags": [],
         "label": entry.name if entry else box.category,
         "bounding_box": list(relative_from_xywh(box.xywh, size_wh)),
-        "confidence": box.score,
+        **_confidence(box.score),
         **({} if copy else {name: name in on for name in definition.annotate.attributes}),
     }
+
+
+def _confidence(score: float | None) -> dict[str, float]:
+    # Left out, not null: over a null the App goes on patching for ever.
+    return {} if score is None else {"confidence": score}
 
 
 def _marks(marks: Sequence[Mark], record: ImageRecord) -> dict[str, Any]:
@@ -284,7 +295,7 @@ def _marks(marks: Sequence[Mark], record: ImageRecord) -> dict[str, Any]:
         [
             {
                 "_id": ObjectId(), "_cls": "Detection", "attributes": {}, "tags": [], "label": mark.label,
-                "bounding_box": list(relative_from_xywh(mark.xywh, size_wh)), "confidence": mark.score,
+                "bounding_box": list(relative_from_xywh(mark.xywh, size_wh)), **_confidence(mark.score),
             }
             for mark in marks
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def serve(session: Session, place: Place, images: Path, stop: asyncio.Event, loo
     app.debug = False  # no tracebacks with local variables to the browser
     set_port(place.port)
     config = Config()
-    config.bind = [f"fd://{place.socket.fileno()}"]
+    config.bind = [f"fd://{os.dup(place.socket.fileno())}"]  # hypercorn closes what it is given
     config.graceful_timeout = 1.0
     config.accesslog = None
     config.errorlog = None

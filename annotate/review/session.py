@@ -8,9 +8,9 @@ which of them hears of an edit first.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -165,19 +165,36 @@ class Session:
 
     # Losses that a person did not see
 
-    def restored(self, image: str, part: str, boxes: list[str], why: str) -> None:
-        """Write down that boxes which the App was about to delete unseen are still there, and tell the person."""
+    def stored_boxes(self, sample: str) -> list[dict[str, Any]]:
+        """The boxes of a sample as the App has stored them."""
+        document = self.samples.find_one({"_id": _object_id(sample)}, {"boxes": 1})
+        return list(((document or {}).get("boxes") or {}).get("detections") or [])
+
+    def put_back(self, sample: str, boxes: list[dict[str, Any]], why: str) -> Outcome:
+        """Restore boxes that the App deleted unseen, write that down, and tell the person."""
         with self.lock:
-            desk = self.desk(part)
-            state = desk.seen(image)
+            document = self._document(sample)
+            image = document["sha256"]
+            # Later than what the App just stored, so that its state without the boxes is passed over.
+            self._stored[image] = max(app_dataset.moment(), document["last_modified_at"] + timedelta(milliseconds=1))
+            change = {"$push": {"boxes.detections": {"$each": boxes}}, "$set": {"last_modified_at": self._stored[image]}}
+            self.samples.update_one({"_id": document["_id"]}, change)
+            desk = self.desk(document["part"])
+            ids = {str(box["_id"]) for box in boxes}
             events = [
                 Event(Kind.RESTORE, verdicts.GUARD, image, box.id, box.status, box.category, *box.xywh, detail=box.detail)
-                for box in state.boxes.values()
-                if box.id in boxes and box.status != Status.GONE
+                for box in desk.seen(image).boxes.values()
+                if box.id in ids and box.status != Status.GONE
             ]
-            written = desk.journal.append(events)
-            self.warnings.append(f"{len(boxes)} box(es) on {image[:12]} were not deleted: {why}")
-            self._publish(Outcome(image, "", tuple(written), (), (self.warnings[-1],)))
+            written = desk.journal.append(events) if events else []
+            return self.warn(
+                f"{len(boxes)} box(es) of image {image[:12]} were about to be deleted unseen and are kept: {why}", image, written
+            )
+
+    def warn(self, text: str, image: str = "", events: Sequence[Event] = ()) -> Outcome:
+        """Tell the person something, on the panel and on stderr."""
+        self.warnings.append(text)
+        return self._publish(Outcome(image, "", tuple(events), (), (text,)))
 
     # Inside
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from collect import definition as definitions
 from collect.console import Console
 from collect.definition import Definition
-from collect.errors import MissingServiceError, UsageError
+from collect.errors import UsageError
 from collect.files import exclusive
 from collect.licenses import allows, check_entry
 from collect.workspace import Dataset
 
-ENGINES = ("local", "ray")
+if TYPE_CHECKING:
+    from collect.gather import LimitedPipeline
+
+#: Where downloads run -> the pipeline that does it there.
+ENGINES = {"local": "collect.gather:LimitedPipeline", "ray": "collect.ray_engine:RayPipeline"}
 
 
 class Collect:
@@ -34,7 +39,7 @@ class Collect:
             "--allow-address", action="append", default=[], metavar="IP", help="an address or network of your own, else refused as private"
         )
         parser.add_argument("--impolite", action="store_true", help="no limit per domain, no robots.txt: for your own servers only")
-        parser.add_argument("--engine", choices=ENGINES, default="local", help="where downloads run (ray: the extra 'ray')")
+        parser.add_argument("--engine", choices=list(ENGINES), default="local", help="where downloads run (ray: the extra 'ray')")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)
@@ -45,21 +50,15 @@ class Collect:
             raise UsageError(f"{dataset.definition} names no sources; add them under [collect], or give --source")
         if console.dry_run:
             return _plan(definition, names, console)
+        arguments.license = licence
         with exclusive(dataset.locks / "collect", f"collect {dataset.name}"):
-            return _collect(dataset, definition, names, replace_license(arguments, licence), console)
-
-
-def replace_license(arguments: Namespace, licence: str | None) -> Namespace:
-    """The arguments with the licence as an SPDX id."""
-    return Namespace(**{**vars(arguments), "license": licence})
+            return _collect(dataset, definition, names, arguments, console)
 
 
 def _checked(arguments: Namespace, definition: Definition, console: Console) -> str | None:
     """What can be wrong in the arguments, before anything is done; returns `--license` as an SPDX id."""
     if arguments.limit < 0:
         raise UsageError(f"--limit {arguments.limit} keeps less than nothing; give a number above 0")
-    if arguments.engine == "ray":
-        _need_ray()
     if arguments.license is None:
         return None
     spdx = check_entry(arguments.license)
@@ -68,13 +67,6 @@ def _checked(arguments: Namespace, definition: Definition, console: Console) -> 
             f"note: {spdx} is not among the definition's licenses ({', '.join(definition.collect.licenses)}); such images are refused"
         )
     return spdx
-
-
-def _need_ray() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("ray") is None:
-        raise MissingServiceError("--engine ray needs Ray, which is not installed; `pip install 'boxwright[ray]'` brings it")
 
 
 def _collect(dataset: Dataset, definition: Definition, names: list[str], arguments: Namespace, console: Console) -> dict[str, Any]:
@@ -90,7 +82,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     sources = {name: open_source(name, replace(settings_for(name, definition), **told)) for name in names}
     with live_table(dataset.ledger, definition, quiet=console.quiet):
         settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite)
-        gathered = Gathering(dataset, definition, sources, settings).run(arguments.limit)
+        gathered = Gathering(dataset, definition, sources, settings, _engine(arguments.engine)).run(arguments.limit)
     with Ledger(dataset.ledger) as ledger:
         report = write_report(dataset, ledger)
     for name, why in gathered.closed.items():
@@ -109,6 +101,11 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
         "waiting": gathered.waiting,
         "report": str(report),
     }
+
+
+def _engine(name: str) -> type[LimitedPipeline]:
+    module, _, attribute = ENGINES[name].partition(":")
+    return cast("type[LimitedPipeline]", getattr(importlib.import_module(module), attribute))
 
 
 def _plan(definition: Definition, names: list[str], console: Console) -> dict[str, Any]:

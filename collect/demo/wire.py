@@ -102,8 +102,14 @@ def _bing_item(base: str, offer: Offer) -> dict[str, Any]:
         "imageId": _identity(offer).upper(),
     }
     if offer.licence.spdx:
-        item["creativeCommons"] = offer.licence.url
+        item["creativeCommons"] = _licence_name(offer.licence.spdx)
     return item
+
+
+def _licence_name(spdx: str) -> str:
+    """A licence as people write it: `CC BY-SA 4.0`, `CC0 1.0`, `Public Domain Mark 1.0`."""
+    kind, _, version = spdx.rpartition("-")
+    return f"Public Domain Mark {version}" if kind == "PDM" else f"{kind.replace('CC-', 'CC ')} {version}"
 
 
 def bing_fragment(base: str, offers: Sequence[Offer], parameters: dict[str, str]) -> str:

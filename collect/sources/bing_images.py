@@ -27,7 +27,7 @@ BASE_URL = "https://www.bing.com"
 PAGE_SIZE = 35
 #: Results taken from a scrolled page in one search, so that a kill loses little.
 _BROWSER_PAGE = 100
-_PATIENCE_S = 4.0
+_PATIENCE_S = 3.0
 _LICENSE_TYPES = {
     "Public": "L1",
     "Share": "L2_L3_L4_L5_L6_L7",
@@ -182,14 +182,14 @@ class BingImages:
 
     def _search_browser(self, query: str, class_name: str, seen: int) -> Page:
         """Up to a hundred results beyond the first `seen` of the page, scrolling as far as that takes."""
-        if self._open_query != query:
+        if self._open_query != query or not self._browser.opened:
             self._open_query = None
             parameters = {key: value for key, value in self._parameters(query, 1).items() if key not in {"async", "count"}}
             self._browser.open(f"{self._base}/images/search?{urlencode(parameters)}")
             self._browser.wait(self._settled, _PATIENCE_S)
             self._dismiss_consent()
             self._open_query = query
-        more = self._scroll_to(seen + _BROWSER_PAGE)
+        more = self._count() > 0 and self._scroll_to(seen + _BROWSER_PAGE)
         rows = self._browser.script(_RESULTS_JS, seen) or []
         results = [result for m, href in rows[:_BROWSER_PAGE] if (result := parse_result(m or "", href or ""))]
         html = self._browser.html()
@@ -213,7 +213,7 @@ class BingImages:
         for button in ("#bnp_btn_reject", "#bnp_btn_accept"):
             if self._browser.visible(button) and self._browser.click(button):
                 self._browser.wait(lambda css=button: not self._browser.visible(css), _PATIENCE_S)  # type: ignore[misc]
-                self._browser.wait(lambda: self._count() > 0, _PATIENCE_S)
+                self._browser.wait(self._settled, _PATIENCE_S)
                 return
 
     def _scroll_to(self, wanted: int) -> bool:

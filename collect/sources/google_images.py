@@ -89,7 +89,7 @@ class GoogleImages:
     @typed
     def search(self, query: str, class_name: str, cursor: str | None) -> Page:
         seen = int(cursor or 0)
-        if self._open_query != query:
+        if self._open_query != query or not self._browser.opened:
             self._open(query)
         more = self._harvest(seen + PAGE_SIZE)
         html, url = self._browser.html(), self._browser.url

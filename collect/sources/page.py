@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urldefrag, urljoin, urlsplit
 
+from multidict import CIMultiDict, CIMultiDictProxy
+
 from collect.errors import UsageError
+from collect.net.robots import opted_out, tdm_header
 from collect.records import Candidate, Licence
 from collect.sources.browser import Browser
 from collect.sources.challenges import challenge_in
@@ -42,6 +45,13 @@ for (const element of document.querySelectorAll('*'))
 return [...found];
 """
 _STATUS_JS = "const e = performance.getEntriesByType('navigation')[0]; return e ? e.responseStatus : 0"
+#: The answer's own fields, which Selenium does not give; from the cache where the browser has it.
+_FIELDS_JS = """
+const request = new XMLHttpRequest();
+request.open('HEAD', location.href, false);
+request.send();
+return ['X-Robots-Tag', 'TDM-Reservation'].map(name => request.getResponseHeader(name) || '');
+"""
 _HEIGHT_JS = "return document.documentElement.scrollHeight"
 
 
@@ -85,12 +95,12 @@ def css_urls(css: str) -> Iterator[str]:
 
 
 def opt_out(html: str) -> str:
-    """The words of a robots meta element with which a page keeps its images from being collected; "" = none."""
+    """What a page's robots meta element says against collecting its images; "" = nothing."""
     for element in elements(html):
         if element.name == "meta" and element.get("name").casefold() in {"robots", "boxwright"}:
             words = {word.strip().casefold() for word in element.get("content").split(",")}
             if words & _OPT_OUTS:
-                return ", ".join(sorted(words & _OPT_OUTS))
+                return f"meta robots: {', '.join(sorted(words & _OPT_OUTS))}"
     return ""
 
 
@@ -158,9 +168,9 @@ class AnyPage:
 
     def __init__(self, name: str, settings: SourceSettings) -> None:
         self.name = name
-        self._url = name.partition(":")[2]
-        if not self._url.startswith(("http://", "https://")):
-            raise UsageError(f"'{self._url}' is no page; write page:https://…")
+        self.url = name.partition(":")[2]
+        if not self.url.startswith(("http://", "https://")):
+            raise UsageError(f"'{self.url}' is no page; write page:https://…")
         self._stated = stated_licence(settings)
         self._browser = Browser(settings)
 
@@ -169,14 +179,14 @@ class AnyPage:
         """All the page's images at once; `cursor` says nothing here."""
         del cursor
         browser = self._browser
-        browser.open(self._url)
+        browser.open(self.url)
         status = int(browser.script(_STATUS_JS) or 0)
         if status >= 400:
-            return Page((), Outcome.BLOCKED, None, (), f"{self._url} answered {status}")
+            return Page((), Outcome.BLOCKED, None, (), f"{self.url} answered {status}")
         self._scroll_through()
         html, url = browser.html(), browser.url
-        if words := opt_out(html):
-            return Page((), Outcome.BLOCKED, None, (), f"{url} opts out by its robots meta element ({words})")
+        if words := opt_out(html) or self._opted_out_by_header():
+            return Page((), Outcome.BLOCKED, None, (), f"{url} opts out ({words}); its images are not collected")
         images = parse_page(html, url, browser.script(_BACKGROUNDS_JS) or ())
         if len(images) < _FEW and challenge_in(html):
             return Page((), Outcome.BLOCKED, None, (), f"{url} shows a captcha, which is not ours to solve")
@@ -199,6 +209,11 @@ class AnyPage:
 
     def close(self) -> None:
         self._browser.close()
+
+    def _opted_out_by_header(self) -> str:
+        tags, reservation = self._browser.script(_FIELDS_JS) or ("", "")
+        headers = CIMultiDictProxy(CIMultiDict({"X-Robots-Tag": str(tags), "TDM-Reservation": str(reservation)}))
+        return opted_out(headers) or ("TDM-Reservation: 1" if tdm_header(headers) else "")
 
     def _scroll_through(self) -> None:
         """Screen by screen to the end, so that lazy loaders see everything; a page without end is left at some point."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from annotate.formats.format import Done
 from annotate.intake import Request, take_in
 from annotate.journal import Journal
@@ -54,7 +55,9 @@ def test_all_nine_say_the_same_boxes(folder, truth, real_data, workspace):
         # rounding may change the order of boxes whose first edges are equal
         unmatched = list(read[name])
         for category, xywh in boxes:
-            match = next((b for b in unmatched if b[0] == category and max(abs(p - q) for p, q in zip(b[1], xywh, strict=True)) <= precision), None)
+            match = next(
+                (b for b in unmatched if b[0] == category and max(abs(p - q) for p, q in zip(b[1], xywh, strict=True)) <= precision), None
+            )
             assert match, f"{name}: {category} {xywh} is not among {unmatched}"
             unmatched.remove(match)
         assert not unmatched

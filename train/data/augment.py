@@ -275,7 +275,9 @@ def pixel_transforms(strength: float) -> list[Any]:
         A.HueSaturationValue(int(8 * strength), int(30 * strength), int(10 * strength), p=0.5),
         A.RandomBrightnessContrast(0.25 * strength, 0.25 * strength, p=0.5),
         A.ToGray(p=0.03 * strength),
-        A.OneOf([A.Blur(blur_limit=(3, 5)), A.GaussNoise(std_range=(0.02, 0.08)), A.ImageCompression(quality_range=(40, 90))], p=0.1 * strength),
+        A.OneOf(
+            [A.Blur(blur_limit=(3, 5)), A.GaussNoise(std_range=(0.02, 0.08)), A.ImageCompression(quality_range=(40, 90))], p=0.1 * strength
+        ),
     ]
 
 

@@ -180,7 +180,9 @@ def batches(dataset: SplitImages, keys: Iterator[list[Key]], workers: int, pin: 
     Raises:
         TrainingError: a worker died or hung.
     """
-    settings: dict[str, Any] = {"multiprocessing_context": "forkserver", "timeout": WORKER_TIMEOUT_S, "prefetch_factor": 4} if workers else {}
+    settings: dict[str, Any] = (
+        {"multiprocessing_context": "forkserver", "timeout": WORKER_TIMEOUT_S, "prefetch_factor": 4} if workers else {}
+    )
     loader = DataLoader(
         dataset,
         batch_sampler=_Keys(keys),  # type: ignore[arg-type]

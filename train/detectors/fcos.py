@@ -55,9 +55,7 @@ class _Pyramid(nn.Module):
         self.lateral = nn.ModuleList(
             nn.Sequential(nn.Conv2d(_TAPS[stride][1], channels, 1, bias=False), nn.BatchNorm2d(channels)) for stride in strides
         )
-        self.smooth = nn.ModuleList(
-            nn.Sequential(_separable(channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)) for _ in strides
-        )
+        self.smooth = nn.ModuleList(nn.Sequential(_separable(channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)) for _ in strides)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         laterals = [layer(feature) for layer, feature in zip(self.lateral, features, strict=True)]

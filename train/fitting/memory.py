@@ -15,7 +15,11 @@ _SHARE = 0.85
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says so: CUDA's, or the CPU allocator's (a bare RuntimeError)."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "not enough memory" in str(error)
+        or "can't allocate memory" in str(error)
+    )
 
 
 def worst_case(batch_size: int, side_px: int, categories: int) -> Batch:

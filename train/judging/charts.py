@@ -129,28 +129,52 @@ def bars(rows: Sequence[tuple[str, float, str]], title: str) -> Markup:
     return _figure(title, body, [], height)
 
 
-def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str) -> Markup:
+def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str, size_wh: tuple[int, int] = (_WIDTH, _HEIGHT)) -> Markup:
     """Points with names and ranges, and a line through those on the Pareto front."""
+    width, height = size_wh
     xs = [v for p in points for v in (p.x, *(p.x_range or ()))]
-    across, up = _scales(x, y, xs, [p.y for p in points], 720, 400)
+    across, up = _scales(x, y, xs, [p.y for p in points], width, height)
     body = [_frame(across, up, x, y)]
     front = sorted((point for point in points if point.front), key=lambda point: point.x)
     steps = [f"{across(p.x):.1f},{up(p.y):.1f}" for p in front]
     body.append(f'<polyline class="line c1" points="{" ".join(steps)}" stroke-dasharray="5 4"/>')
-    heights: list[tuple[float, float]] = []
+    names = _Names([(across(point.x), up(point.y)) for point in points], (up.stop, up.start), (across.start, across.stop))
     for point in points:
         px, py = across(point.x), up(point.y)
         if point.x_range:
             low, high = (across(value) for value in point.x_range)
             body.append(f'<line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="{py:.1f}" y2="{py:.1f}"/>')
         body.append(f'<circle class="dot {"c1" if point.front else "c0"}" cx="{px:.1f}" cy="{py:.1f}" r="5"/>')
-        text_y = py - 9
-        while any(abs(text_y - other_y) < 13 and abs(px - other_x) < 150 for other_x, other_y in heights):
-            text_y -= 13
-        heights.append((px, text_y))
-        anchor = "end" if px > 0.7 * 720 else "start"
-        body.append(f'<text class="label" x="{px:.1f}" y="{text_y:.1f}" text-anchor="{anchor}">{escape(point.name)}</text>')
-    return _figure(title, body, [], 400, 720)
+        left, base = names.place(px, py, point.name)
+        body.append(f'<text class="label" x="{left:.1f}" y="{base:.1f}">{escape(point.name)}</text>')
+    return _figure(title, body, [], height, width)
+
+
+class _Names:
+    """Finds places for names near their points where they cover neither each other nor a point."""
+
+    _CHARACTER_PX, _LINE_PX = 6.6, 13.0
+
+    def __init__(self, points: Sequence[tuple[float, float]], y_limits: tuple[float, float], x_limits: tuple[float, float]) -> None:
+        self.taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+        self.y_limits, self.x_limits = y_limits, x_limits
+
+    def place(self, x: float, y: float, name: str) -> tuple[float, float]:
+        """Left end and base line of the name."""
+        width = self._CHARACTER_PX * len(name)
+        choices = [
+            (min(max(left, self.x_limits[0] + 3), self.x_limits[1] - width), y + down)
+            for down in (-9, 19, 4, -22, 32, -35, 45, -48, 58)
+            for left in ((x + 9, x - width - 9) if down == 4 else (x, x - width))
+        ]
+        inside = [choice for choice in choices if self.y_limits[0] + 2 < choice[1] < self.y_limits[1] - 3] or choices
+        best = min(inside, key=lambda choice: (self._covered(choice, width), inside.index(choice)))
+        self.taken.append((best[0], best[1] - 10, best[0] + width, best[1] + 3))
+        return best
+
+    def _covered(self, choice: tuple[float, float], width: float) -> int:
+        left, base = choice
+        return sum(left < x2 and x1 < left + width and base - 10 < y2 and y1 < base + 3 for x1, y1, x2, y2 in self.taken)
 
 
 def _scales(

@@ -24,6 +24,8 @@ from train.judging.voc import VocAp, voc_ap
 
 RESAMPLES = 1000
 _MOST_CURVES = 8
+#: What metrics.json holds besides facts: the numbers that the rest of the page shows.
+_RESULTS = {"train", "val", "test", "stats", "per_category", "intervals", "categories"}
 
 
 def write(run_path: Path, split: str = "", *, resamples: int = RESAMPLES) -> Path:
@@ -200,19 +202,22 @@ def _matrix(evaluation: Evaluation, threshold: float) -> dict[str, Any]:
     return {"names": names, "rows": rows}
 
 
-def _facts(run: RunFiles) -> Iterator[tuple[str, object]]:
-    """What the run was made with: the config, then what metrics.json tells of machine and time."""
-    yield "folder", run.path.name
-    for source in (run.config, run.metrics()):
-        for key, value in source.items():
-            if isinstance(value, Mapping) and key not in {"categories", "intervals"}:
-                yield from ((f"{key} {inner}".replace("_", " "), _plain(each)) for inner, each in value.items() if _is_fact(each))
-            elif _is_fact(value) and key not in {"stats", "per_category"}:
-                yield key.replace("_", " "), _plain(value)
+def _facts(run: RunFiles) -> Iterator[dict[str, Any]]:
+    """What the run took, by metrics.json, and what it was asked for, by config.json."""
+    settings = _plain_facts(run.config)
+    took = {key: value for key, value in _plain_facts(run.metrics()).items() if settings.get(key) != value}
+    yield {"name": "What it took", "facts": took}
+    yield {"name": "What it was asked for", "facts": settings}
 
 
-def _is_fact(value: object) -> bool:
-    return isinstance(value, int | float | str) and value != ""
+def _plain_facts(document: Mapping[str, Any]) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping) and key not in _RESULTS:
+            facts |= {f"{key} {inner}": each for inner, each in _plain_facts(value).items()}
+        elif isinstance(value, int | float | str) and value != "" and key not in _RESULTS:
+            facts[key.replace("_", " ")] = _plain(value)
+    return facts
 
 
 def _plain(value: Any) -> str:

@@ -29,7 +29,9 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.side_px < 32 or not 0 <= self.overlap < 0.9:
-            raise UsageError(f"tiles of {self.side_px} px with an overlap of {self.overlap:g}: at least 32 px, and an overlap from 0 to 0.9")
+            raise UsageError(
+                f"tiles of {self.side_px} px with an overlap of {self.overlap:g}: at least 32 px, and an overlap from 0 to 0.9"
+            )
 
     def windows(self, size_wh: tuple[int, int]) -> list[tuple[int, int, int, int]]:
         """xyxy pixels of all tiles: they cover the image; none where it is no larger than one tile.
