@@ -155,7 +155,8 @@ class Planner:
         closed = [f"{name} ({state.closed})" for name, state in self._sources.items() if state.closed]
         dry = [name for name, state in self._sources.items() if not state.closed and not self._open(name)]
         parts = ([f"dry: {', '.join(dry)}"] if dry else []) + ([f"closed: {', '.join(closed)}"] if closed else [])
-        full = [entry.name for entry in self.definition.classes if entry.quota and self._missing(entry.name) <= 0]
+        searched = any(not state.explicit for state in self._sources.values())
+        full = [entry.name for entry in self.definition.classes if searched and entry.quota and self._missing(entry.name) <= 0]
         met = f"; quota met for {', '.join(full)}" if full else ""
         return ("no source has more (" + "; ".join(parts) + ")" if parts else "stopped before its end") + met
 
