@@ -213,6 +213,10 @@ class Build(Protocol):
     def __call__(self, categories: tuple[Category, ...], image_size: int, weights: str) -> Detector: ...
 
 
+_TRANSFORMERS = (
+    "dfine_n", "dfine_s", "dfine_m", "dfine_l", "rtdetr_v2_r18", "rtdetr_v2_r50", "deimv2_n",
+    "lwdetr_t", "lwdetr_s", "rfdetr_n", "rfdetr_s", "rfdetr_m",
+)  # fmt: skip
 _TORCHVISION = "train.detectors.torchvision_family"
 DETECTORS: dict[str, str] = {
     "fcos_mobilenet_v2": "train.detectors.fcos:fcos_mobilenet_v2",
@@ -229,6 +233,11 @@ DETECTORS: dict[str, str] = {
     "retinanet_resnet50_fpn_v2": f"{_TORCHVISION}:retinanet_resnet50_fpn_v2",
     "retinanet_resnet18_fpn": f"{_TORCHVISION}:retinanet_resnet18_fpn",
     "fcos_resnet50_fpn": f"{_TORCHVISION}:fcos_resnet50_fpn",
+    "rfcn_mobilenet_v2": "train.detectors.rfcn:rfcn_mobilenet_v2",
+    "rfcn_resnet50": "train.detectors.rfcn:rfcn_resnet50",
+    "fast_rcnn_mobilenet_v2": "train.detectors.fast_rcnn:fast_rcnn_mobilenet_v2",
+    "fast_rcnn_resnet18": "train.detectors.fast_rcnn:fast_rcnn_resnet18",
+    **{name: f"train.detectors.transformers_family:{name}" for name in _TRANSFORMERS},
 }
 
 

@@ -62,9 +62,7 @@ class TwoPhase(Detector):
     @torch.no_grad()
     def embed(self, crops_N3HW: Tensor) -> Tensor:
         """The frozen part: pooled features, (N, 1280)."""
-        parts = [
-            self.features((part - self.mean) / self.std).mean(dim=(2, 3)) for part in crops_N3HW.split(_CROPS_AT_ONCE) if len(part)
-        ]
+        parts = [self.features((part - self.mean) / self.std).mean(dim=(2, 3)) for part in crops_N3HW.split(_CROPS_AT_ONCE) if len(part)]
         return torch.cat(parts).float() if parts else crops_N3HW.new_zeros((0, FEATURES))
 
     def logits(self, features_ND: Tensor) -> Tensor:

@@ -105,7 +105,20 @@ def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, workspace, c
 
     make_release(shapes_set, definition.load(shapes_set))
     trained = runs.train_run(workspace, "shapes", QUICK)
-    words = ["retrain", "shapes", "--epochs", "1", "--image-size", "96", "--device", "cpu", "--force", "--root", str(workspace.root), "--json"]
+    words = [
+        "retrain",
+        "shapes",
+        "--epochs",
+        "1",
+        "--image-size",
+        "96",
+        "--device",
+        "cpu",
+        "--force",
+        "--root",
+        str(workspace.root),
+        "--json",
+    ]
     assert boxwright.main([*words, "--dry-run"]) == 0
     assert json.loads(capsys.readouterr().out) == {"release": "v001", "champion": None}
     assert boxwright.main(words) == 0
