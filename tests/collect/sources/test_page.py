@@ -23,7 +23,8 @@ from collect.sources.chromium import find_browser
 from collect.sources.guarded_proxy import GuardedProxy
 from collect.sources.http import Declined
 from collect.sources.markup import elements, largest_of, srcset_entries, text_of
-from collect.sources.page import opt_out, parse_page
+from collect.sources.page import opt_out
+from collect.sources.page_images import parse_page
 from collect.sources.source import Outcome, SourceSettings, open_source
 
 BASE = "https://site.example/dir/page.html"
@@ -216,7 +217,7 @@ def test_browser__reads_everything_and_loads_no_image(site, reply):
     assert page.dry
     assert site.count("/style.css") == 1
     assert [asked.path for asked in site.asked if asked.path.startswith("/img/")] == []
-    assert "boxwright/" in site.asked[0].headers["user-agent"]
+    assert all("boxwright/" in asked.headers["user-agent"] for asked in site.asked)
 
 
 @pytest.mark.browser
@@ -228,6 +229,8 @@ def test_browser__outcomes(site, reply, real_data):
     site.route("/opt-out", reply('<meta name=robots content=noai><img src="/img/a.jpg">'))
     site.route("/tagged", reply('<img src="/img/a.jpg">', headers={"X-Robots-Tag": "noimageai"}))
     site.route("/reserved", reply('<img src="/img/a.jpg">', headers={"tdm-reservation": "1"}))
+    site.route("/robots.txt", reply("User-agent: *\nDisallow: /private/", mime="text/plain"))
+    site.route("/.well-known/tdmrep.json", reply(document=[{"location": "/mined/*", "tdm-reservation": 1}]))
     site.route("/away", reply(status=302, headers={"Location": f"http://[::1]:{port}/x"}))
     expected = {
         "none": (Outcome.EMPTY, "no images"),
@@ -236,6 +239,8 @@ def test_browser__outcomes(site, reply, real_data):
         "opt-out": (Outcome.BLOCKED, "noai"),
         "tagged": (Outcome.BLOCKED, "X-Robots-Tag: noimageai"),
         "reserved": (Outcome.BLOCKED, "TDM-Reservation"),
+        "private/page": (Outcome.BLOCKED, "robots.txt forbids it"),
+        "mined/page": (Outcome.BLOCKED, "tdmrep.json"),
         "away": (Outcome.BLOCKED, "kept from ::1"),
     }
     source = open_source(f"page:{site.url}/none", settings)
@@ -247,6 +252,7 @@ def test_browser__outcomes(site, reply, real_data):
             assert words in page.detail
     finally:
         source.close()
+    assert site.count("/private/") == site.count("/mined/") == 0
 
 
 @pytest.mark.browser
