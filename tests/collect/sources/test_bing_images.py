@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from collect.sources.bing_images import parse_results, parse_suggestions, verdict
+from collect.sources.bing_results import parse_results, parse_suggestions, verdict
 from collect.sources.source import Outcome, SourceSettings, open_source
 
 
