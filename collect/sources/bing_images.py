@@ -72,6 +72,9 @@ class BingImages:
         _refuse(self._client, answer)
         results = parse_results(answer.text) if answer.status == 200 else []
         if not results:
+            outcome, detail = verdict(answer.text)
+            if answer.status == 200 and outcome is Outcome.EMPTY:
+                return page_of([], None, suggestions=parse_suggestions(answer.text, query), detail=detail)
             if answer.status != 200 or first == 1:
                 log.info("%s: the fragment failed (status %d); trying the browser", self.name, answer.status)
                 return None
