@@ -294,7 +294,9 @@ class Ledger:
         start, wrapped = self._last_domain, False
         while len(rows) < limit:
             found = db.execute(
-                f"SELECT domain FROM urls WHERE state IN {_WAITING} AND domain > ? ORDER BY domain LIMIT 1",  # noqa: S608
+                # Named, since SQLite else prefers urls_by_state and sorts: ten seconds over a million rows.
+                "SELECT domain FROM urls INDEXED BY urls_waiting_by_domain"  # noqa: S608
+                f" WHERE state IN {_WAITING} AND domain > ? ORDER BY domain LIMIT 1",
                 (self._last_domain,),
             ).fetchone()
             if found is None or (wrapped and found["domain"] > start):
@@ -357,7 +359,7 @@ class Ledger:
 
     def next_due(self) -> float | None:
         """Unix time at which the next waiting URL may be leased; None when none waits."""
-        row = self._db.execute(f"SELECT min(not_before) FROM urls WHERE state IN {_WAITING}").fetchone()  # noqa: S608
+        row = self._db.execute(f"SELECT min(not_before) FROM urls INDEXED BY urls_waiting WHERE state IN {_WAITING}").fetchone()  # noqa: S608
         return None if row[0] is None else float(row[0])
 
     def counts(self) -> Counts:
@@ -491,8 +493,8 @@ class Ledger:
 
 def _oldest(db: sqlite3.Connection, limit: int, moment: float) -> list[sqlite3.Row]:
     return db.execute(
-        f"SELECT id, url, domain, attempts, source, class_name FROM urls WHERE state IN {_WAITING} AND not_before <= ?"  # noqa: S608
-        " ORDER BY not_before, id LIMIT ?",
+        "SELECT id, url, domain, attempts, source, class_name FROM urls INDEXED BY urls_waiting"  # noqa: S608
+        f" WHERE state IN {_WAITING} AND not_before <= ? ORDER BY not_before, id LIMIT ?",
         (moment, limit),
     ).fetchall()
 
