@@ -209,7 +209,7 @@ class Ledger:
     def add_finds(self, candidates: Iterable[tuple[Candidate, str]]) -> int:
         """Record finds given as `(candidate, registrable domain)`; returns how many URLs are new.
 
-        A URL found again keeps its state and gains the find.
+        A URL found again keeps its state and gains the find; the same find again is recorded for a licence that it lacked.
         """
         new, time_found = 0, now()
         with self.transaction() as db:
@@ -231,13 +231,25 @@ class Ledger:
                 }
                 db.execute(
                     "INSERT INTO finds (url_id, source, query, class_name, rank, page_url, title, licence, extra, found_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET licence = excluded.licence"
+                    " WHERE json_extract(licence, '$.spdx') IS NULL AND json_extract(excluded.licence, '$.spdx') IS NOT NULL",
                     (
                         url_id, candidate.source, candidate.query, candidate.class_name, candidate.rank, candidate.page_url,
                         candidate.title, _licence_json(candidate.licence), json.dumps({k: v for k, v in extra.items() if v}), time_found,
                     ),
                 )  # fmt: skip
         return new
+
+    def reopen(self, reason: Reason, spdx: Iterable[str] | None = None) -> int:
+        """Let URLs that were DENIED for `reason` be tried again; with `spdx`, only those with a find under one of these licences."""
+        sql = (
+            "UPDATE urls SET state = 'FOUND', reason = '', detail = '', not_before = 0, attempts = 0 WHERE state = 'DENIED' AND reason = ?"
+        )
+        with self.transaction() as db:
+            if spdx is None:
+                return db.execute(sql, (reason,)).rowcount
+            stated = " AND id IN (SELECT url_id FROM finds WHERE json_extract(licence, '$.spdx') = ?)"
+            return sum(db.execute(sql + stated, (reason, licence)).rowcount for licence in spdx)
 
     def rows(self, sql: str, *parameters: str | int | float) -> list[Any]:
         """Rows of a question that no method here answers; reads only."""
