@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -537,7 +537,7 @@ def _image_record(row: sqlite3.Row) -> ImageRecord:
 
 
 def _licence_json(licence: Licence) -> str:
-    return json.dumps({key: value for key, value in asdict(licence).items() if value}, ensure_ascii=False)
+    return json.dumps({key: value for key, value in vars(licence).items() if value}, ensure_ascii=False)
 
 
 def _licence(text: str) -> Licence:
