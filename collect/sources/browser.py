@@ -6,6 +6,7 @@ Whatever goes wrong in it becomes a typed refusal; a browser that died is starte
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -41,6 +42,9 @@ class Browser:
         self._trusted = _place(trusted_url)
         self._proxy: GuardedProxy | None = None
         self._chromium: Chromium | None = None
+        self._closed = False
+        #: `close` may come from another thread while a page is being read, or while Chromium starts.
+        self._changing = threading.Lock()
         #: The page that was opened and is still there to be read; "" = none.
         self.opened = ""
 
@@ -51,7 +55,7 @@ class Browser:
             Declined: BLOCKED, where it does not answer in time or at all, or where the address guard says no.
         """
         self.opened = ""
-        driver = self._driver()
+        driver = self._started()
         known = set(self._refused)
         try:
             with self._working(url):
@@ -108,24 +112,40 @@ class Browser:
         return True
 
     def close(self) -> None:
-        """End the browser; may be called twice."""
-        self.opened = ""
-        chromium, self._chromium = self._chromium, None
+        """End the browser for good; may be called twice, and from another thread."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        with self._changing:
+            self.opened = ""
+            chromium, self._chromium = self._chromium, None
+            proxy, self._proxy = self._proxy, None
         if chromium is not None:
             chromium.end()
-        proxy, self._proxy = self._proxy, None
         if proxy is not None:
             proxy.close()
 
+    def _started(self) -> webdriver.Chrome:
+        """The driver of the browser, which is started where it does not run."""
+        with self._changing:
+            if self._closed:
+                raise Declined(Outcome.BLOCKED, "this source has been closed")
+            if self._chromium is None:
+                proxy = GuardedProxy(self._guard, [self._trusted] if self._trusted[0] else [])
+                try:
+                    self._chromium, self._proxy = launch(self._settings, proxy.url), proxy
+                except BaseException:
+                    proxy.close()
+                    raise
+            return self._chromium.driver
+
     def _driver(self) -> webdriver.Chrome:
-        if self._chromium is None:
-            self._proxy = GuardedProxy(self._guard, [self._trusted] if self._trusted[0] else [])
-            try:
-                self._chromium = launch(self._settings, self._proxy.url)
-            except BaseException:
-                self.close()
-                raise
-        return self._chromium.driver
+        """The driver of the browser that shows the open page."""
+        chromium = self._chromium
+        if chromium is None:
+            raise Declined(Outcome.BLOCKED, "the browser has ended")
+        return chromium.driver
 
     @contextlib.contextmanager
     def _working(self, url: str) -> Iterator[None]:
@@ -138,10 +158,10 @@ class Browser:
         except WebDriverException as error:
             words = str(error.msg).splitlines()[0]
             if "net::ERR" not in words:
-                self.close()
+                self._end()
             raise Declined(Outcome.BLOCKED, f"the browser could not read {host}: {words}", _PAUSE_AFTER_TROUBLE_S) from None
         except (urllib3.exceptions.HTTPError, OSError):
-            self.close()
+            self._end()
             raise Declined(Outcome.BLOCKED, f"the browser ended while it read {host}", _PAUSE_AFTER_TROUBLE_S) from None
 
     @property

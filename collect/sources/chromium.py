@@ -90,16 +90,15 @@ class Chromium:
         self._sentinel = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def end(self) -> None:
-        """Close the browser; kill it where it does not answer."""
-        browser = self.process_id
+        """End the browser at once, even in the midst of a page; all it has lies in its profile, which goes with it."""
         if self._sentinel is not None:
             self._sentinel.kill()
             self._sentinel.communicate()
-        with contextlib.suppress(WebDriverException, OSError, urllib3.exceptions.HTTPError):
-            self.driver.quit()
-        if browser and self.process_id == browser:  # its lock is still there
+        if browser := self.process_id:
             with contextlib.suppress(OSError):
                 os.kill(browser, signal.SIGKILL)
+        with contextlib.suppress(WebDriverException, OSError, urllib3.exceptions.HTTPError):
+            self.driver.quit()
         shutil.rmtree(self.profile, ignore_errors=True)
 
 
@@ -113,7 +112,7 @@ def launch(settings: SourceSettings, proxy_url: str) -> Chromium:
     binary, driver_path = find_browser()
     profile = Path(tempfile.mkdtemp(prefix="boxwright-chromium-"))
     # A session of its own, so that Ctrl-C reaches us alone and we can close the browser in order.
-    service = Service(driver_path, popen_kw={"start_new_session": True})
+    service = Service(driver_path, env={**os.environ, "TMPDIR": str(profile)}, popen_kw={"start_new_session": True})
     try:
         running = Chromium(webdriver.Chrome(_options(settings, binary, profile, proxy_url), service), profile)
     except WebDriverException as error:
