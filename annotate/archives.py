@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ class Limits:
 
 
 @contextmanager
-def unpacked(path: Path, limits: Limits = Limits()) -> Iterator[Path]:  # noqa: B008 - frozen
+def unpacked(path: Path, limits: Limits = Limits()) -> Iterator[Path]:
     """The folder that a zip or tar holds, gone when the block ends; a path that is no archive is given back as it is.
 
     Raises:
@@ -44,7 +46,7 @@ def unpacked(path: Path, limits: Limits = Limits()) -> Iterator[Path]:  # noqa: 
         target = Path(folder)
         try:
             unpack(path, target, limits)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError) as error:
             raise UsageError(f"the archive {path} cannot be unpacked: {error}; get it again, without a password") from error
         yield target
 

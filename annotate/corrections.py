@@ -39,7 +39,7 @@ def events_of(incoming: Incoming, ours: ImageLabels, base: Base, actor: str, fou
             yield from _corrected(incoming, mine, theirs, released.get(mine.id), actor, found)
         elif not _is_there(theirs, ours, seen):
             new += 1
-            box = theirs.box if _is_fresh_id(theirs.box, ours) else new_box_id()
+            box = new_box_id()
             yield box_event(Kind.IMPORT, actor, image, box, Status.PRESENT, theirs.category, theirs.xywh, theirs.score, **_details(theirs))
     if any(box.box for box in incoming.boxes) or released:
         for number in released.keys() - seen - {box.box for box in incoming.boxes}:
@@ -50,10 +50,6 @@ def events_of(incoming: Incoming, ours: ImageLabels, base: Base, actor: str, fou
 
 def _wants_verdict(ours: ImageLabels, brought: bool) -> bool:
     return ours.verdict == Verdict.PENDING or (ours.verdict == Verdict.NEEDS_BOXES and brought)
-
-
-def _is_fresh_id(box: str, ours: ImageLabels) -> bool:
-    return len(box) == 24 and all(digit in "0123456789abcdef" for digit in box) and box not in ours.boxes
 
 
 def _is_there(theirs: LabelledBox, ours: ImageLabels, seen: set[str]) -> bool:

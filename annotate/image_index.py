@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from annotate.formats.format import LabelledImage
-from annotate.formats.label_files import IMAGE_SUFFIXES, files_under, split_of
+from annotate.formats.label_files import IMAGE_SUFFIXES, files_under, image_stem, split_of
 
 
 class ImageIndex:
@@ -43,14 +43,14 @@ class ImageIndex:
         parts = [part.lower() for part in Path(image.file_name.replace("\\", "/")).parts]
         if not parts:
             return None, "has no file name"
-        there = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1]) or self._by_stem.get(Path(parts[-1]).stem, [])
+        there = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1]) or self._by_stem.get(image_stem(parts[-1]), [])
         if not there:
             return None, f"the image '{image.file_name}' was not found"
         ranked = sorted(((self._rank(path, parts[:-1], image.split), path) for path in there), reverse=True)
-        if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
-            places = ", ".join(str(path) for _, path in ranked[:3])
-            if len({path.read_bytes() for _, path in ranked if path.stat().st_size == ranked[0][1].stat().st_size}) > 1:
-                return None, f"the image '{image.file_name}' lies in several places: {places}"
+        best = [path for rank, path in ranked if rank == ranked[0][0]]
+        if len({path.stat().st_size for path in best}) > 1 or len({path.read_bytes() for path in best[1:] and best}) > 1:
+            places = ", ".join(str(path) for path in best[:3])
+            return None, f"the image '{image.file_name}' lies in several places: {places}"
         return ranked[0][1], ""
 
     def _rank(self, path: Path, folders: list[str], split: str) -> tuple[int, bool]:

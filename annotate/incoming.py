@@ -12,9 +12,9 @@ import numpy as np
 from annotate.boxes import iou_matrix
 from annotate.formats.format import Done, LabelledBox, LabelledImage, LabelSet
 from annotate.image_index import ImageIndex
-from annotate.picture import inspect
 from annotate.upright import frame_of
 from annotate.validate import fit_box
+from collect.images.inspect import InspectLimits, Refusal, inspect
 from collect.records import Licence, Picture
 
 #: Boxes of one category that differ by less are the same box: the coarsest digits that a format's tools write (CVAT: 0.01 px).
@@ -22,6 +22,8 @@ SAME_PX = 0.05
 _SAME_OBJECT_IOU = 0.5
 #: A picture listed under several splits goes to the first of these: an image of the test set never comes to be trained on.
 _STRICTEST = ("test", "val", "train", "")
+#: Somebody chose these images, so nothing but what could harm the machine is refused.
+_LIMITS = InspectLimits(max_bytes=512 << 20, max_pixels=400_000_000)
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ def _look(image: LabelledImage, index: ImageIndex, known: Known) -> tuple[Pictur
         data = path.read_bytes()
     except OSError as error:
         return None, path, f"the image {path} cannot be read: {error.strerror}"
-    picture = inspect(data)
-    if isinstance(picture, str):
-        return None, path, f"the image {path.name} {picture}"
+    picture = inspect(data, _LIMITS)
+    if isinstance(picture, Refusal):
+        return None, path, f"the image {path.name} cannot be used ({picture.reason}): {picture.detail}"
     return picture, path, ""
 
 

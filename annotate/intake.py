@@ -8,6 +8,8 @@ run again goes on. Run again after that, it changes nothing.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from annotate import coco
 from annotate.archives import unpacked
 from annotate.corrections import Base, events_of
 from annotate.formats.format import Done, LabelledImage, LabelSet, Problem, importer
+from annotate.formats.names import readable_stem
 from annotate.image_index import ImageIndex
 from annotate.incoming import Incoming, gather
 from annotate.journal import Event, Journal, Kind
@@ -25,11 +28,14 @@ from collect.blobs import store
 from collect.clock import now
 from collect.definition import Definition, create, load
 from collect.errors import CorruptError, NotFoundError, UsageError
-from collect.files import exclusive, sha256_file
+from collect.files import exclusive
 from collect.ledger import Ledger
 from collect.licenses import USER_SUPPLIED, allows, check_entry, spdx_from_name
 from collect.records import ImageRecord, Licence, Picture, Reason, State
 from collect.workspace import Dataset
+
+#: Up to here each image is synced by itself; one sync of everything is quicker for more.
+_FEW = 50
 
 Track = Callable[[Iterable[Any], str], Iterator[Any]]
 
@@ -177,7 +183,7 @@ class Held:
             with Journal(dataset.labels) as journal:
                 held.labels = current(journal)
         for sha256, record in held.records.items():
-            for name in {Path(record.file_name).stem.lower(), sha256}:
+            for name in {readable_stem(record.file_name).lower(), sha256}:
                 held.by_name.setdefault(name, []).append(sha256)
         if found is not None and found.release in dataset.release_names():
             held.base = _base(coco.read_document(dataset.release_path(found.release) / "annotations.json"))
@@ -185,7 +191,7 @@ class Held:
 
     def find(self, image: LabelledImage) -> Picture | None:
         """A picture of the dataset by its hash or, where that is not ambiguous, by the name that our exports give it."""
-        stem = Path(image.file_name).stem.lower()
+        stem = readable_stem(image.file_name).lower()
         hashes = [image.sha256] if image.sha256 in self.records else self.by_name.get(stem, [])
         name, _, short = stem.rpartition("-")
         if not hashes and len(short) == 8:
@@ -225,14 +231,17 @@ def _check_licences(definition: Definition | None, incoming: list[Incoming], fou
 
 
 def _store_images(dataset: Dataset, incoming: list[Incoming], track: Track) -> None:
+    """Put the images into the store; on the disk when this returns, by one sync of all where they are many."""
+    many = len(incoming) > _FEW
     for entry in track(incoming, "storing"):
         if entry.path is None:
             continue
         data = entry.path.read_bytes()
-        path = store(dataset, entry.picture.sha256, entry.picture.extension, data)
-        if len(data) != entry.picture.num_bytes or sha256_file(path) != entry.picture.sha256:
-            path.unlink(missing_ok=True)
+        if hashlib.sha256(data).hexdigest() != entry.picture.sha256:
             raise CorruptError(f"{entry.path} changed while it was imported; run this again when nothing writes to it")
+        store(dataset, entry.picture.sha256, entry.picture.extension, data, durable=not many)
+    if many:
+        os.sync()
 
 
 def _write_ledger(dataset: Dataset, incoming: list[Incoming], held: Held, request: Request, found: LabelSet) -> int:
@@ -254,7 +263,7 @@ def _record(entry: Incoming, request: Request) -> ImageRecord:
         orientation=picture.orientation, phash=picture.phash, num_bytes=picture.num_bytes, state=State.KEPT, reason=Reason.NONE,
         licence=entry.licence or Licence(USER_SUPPLIED), source=f"import:{request.format}", query="", class_name="",
         source_url=entry.source_url, page_url="", domain="", found_at=now(), file_name=entry.file_name, split=entry.split,
-        quality=picture.quality,
+        quality=picture.quality, extra={"signature": picture.signature},
     )  # fmt: skip
 
 

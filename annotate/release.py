@@ -194,7 +194,8 @@ def _listed(names: list[str], most: int = 20) -> str:
 
 def _split(records: list[ImageRecord], labels: Labels, definition: Definition, parent: _Parent, options: Options) -> splits.Assignment:
     before = {image["sha256"]: image["split"] for image in parent.document["images"]}
-    near = clusters([record.phash for record in records], definition.collect.near_duplicate_bits) if records else []
+    signatures = [str(record.extra.get("signature", "")) for record in records]
+    near = clusters([record.phash for record in records], signatures, definition.collect.near_duplicate_bits)
     members = [
         splits.Member(
             sha256=record.sha256,

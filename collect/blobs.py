@@ -3,36 +3,90 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from collect.files import fsync_folder, storage_errors
 from collect.workspace import Dataset
 
+#: Unfinished files lie here until they are renamed; whatever a killed process left is swept by :func:`sweep`.
+_UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes to be stored under their sha256 (hex) and extension (no dot)."""
+
+    sha256: str
+    extension: str
+    data: bytes
+
 
 def store(dataset: Dataset, sha256: str, extension: str, data: bytes, *, durable: bool = True) -> Path:
-    """Write a blob unless it is there already; returns its path.
+    """Write a blob unless it is there already; returns its path. See :func:`store_all`."""
+    store_all(dataset, [Blob(sha256, extension, data)], durable=durable)
+    return dataset.image_path(sha256, extension)
 
-    The bytes are on the disk under their final name before this returns, so a row that names them may be committed.
+
+def store_all(dataset: Dataset, blobs: Iterable[Blob], *, durable: bool = True) -> None:
+    """Write blobs that are not there already.
+
+    The bytes are on the disk under their final names before this returns, so rows that name them may be committed. All
+    files are written before the first is synced, and a folder is synced once: the disk gets to do them together.
     `durable=False` leaves out the fsyncs: for tests and throw-away sets only.
 
     Raises:
-        StorageError: the disk is full or cannot be written; no part of the blob is left under its name.
+        StorageError: the disk is full or cannot be written; no part of a blob is left under its name.
     """
-    path = dataset.image_path(sha256, extension)
+    unfinished = dataset.images / _UNFINISHED
+    written: list[tuple[int, Path, Path]] = []
+    folders: set[Path] = set()
     with storage_errors():
-        if path.exists():
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{sha256}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
+            for blob in blobs:
+                path = dataset.image_path(blob.sha256, blob.extension)
+                if path.exists():
+                    continue
+                _make_folder(path.parent, folders)
+                unfinished.mkdir(parents=True, exist_ok=True)
+                temporary = unfinished / f"{blob.sha256}.{os.getpid()}"
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                written.append((descriptor, temporary, path))
+                _write(descriptor, blob.data)
+            for descriptor, temporary, path in written:
                 if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)
+                    os.fsync(descriptor)
+                temporary.replace(path)
+                folders.add(path.parent)
+            if durable:
+                for folder in folders:
+                    fsync_folder(folder)
         finally:
-            temporary.unlink(missing_ok=True)
-        if durable:
-            fsync_folder(path.parent)
-    return path
+            for descriptor, temporary, _path in written:
+                os.close(descriptor)
+                temporary.unlink(missing_ok=True)
+
+
+def sweep(dataset: Dataset) -> int:
+    """Remove what a killed process left unfinished; returns how many files. Call with the dataset's lock held."""
+    left = list((dataset.images / _UNFINISHED).glob("*"))
+    with storage_errors():
+        for path in left:
+            path.unlink(missing_ok=True)
+    return len(left)
+
+
+def _make_folder(folder: Path, made: set[Path]) -> None:
+    """Create a folder; every parent that gained an entry is added to `made`, to be synced."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent, made)
+    folder.mkdir(exist_ok=True)
+    made.add(folder.parent)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

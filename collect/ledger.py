@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,6 +45,8 @@ CREATE TABLE IF NOT EXISTS urls (
 );
 CREATE INDEX IF NOT EXISTS urls_by_state ON urls (state, reason, source, class_name);
 CREATE INDEX IF NOT EXISTS urls_waiting ON urls (not_before, id) WHERE state IN ('FOUND', 'ALLOWED', 'LEASED', 'RETRY');
+CREATE INDEX IF NOT EXISTS urls_waiting_by_domain ON urls (domain, not_before, id)
+    WHERE state IN ('FOUND', 'ALLOWED', 'LEASED', 'RETRY');
 CREATE INDEX IF NOT EXISTS urls_by_sha256 ON urls (sha256) WHERE sha256 <> '';
 CREATE TABLE IF NOT EXISTS finds (
     id INTEGER PRIMARY KEY,
@@ -85,6 +87,11 @@ CREATE TABLE IF NOT EXISTS images (
     extra TEXT NOT NULL DEFAULT '{}'
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS images_by_state ON images (state, class_name);
+CREATE INDEX IF NOT EXISTS images_by_phash ON images (phash);
+CREATE TABLE IF NOT EXISTS windows (         -- hashes of each image's windows, apart from its row so that all are read fast
+    sha256 TEXT PRIMARY KEY,
+    hashes BLOB NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS queries (
     source TEXT NOT NULL,
     query TEXT NOT NULL,
@@ -120,7 +127,9 @@ class Lease:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED)."""
+    """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED); `windows` are then the
+    hashes of its windows (:func:`collect.images.duplicates.pack`).
+    """
 
     url_id: int
     state: State
@@ -136,6 +145,7 @@ class Settlement:
     robots: str = ""
     num_bytes: int = 0
     image: ImageRecord | None = None
+    windows: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._last_domain = ""  # where the rotation of `lease` stands
         with storage_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
         with _translated(path):
@@ -228,25 +239,82 @@ class Ledger:
                 )  # fmt: skip
         return new
 
+    def rows(self, sql: str, *parameters: str | int | float) -> list[Any]:
+        """Rows of a question that no method here answers; reads only."""
+        with _translated(self.path):
+            return self._db.execute(sql, parameters).fetchall()
+
     def reclaim(self) -> int:
         """Make URLs that a dead process had leased available again; returns how many. Call with the lock held."""
         with self.transaction() as db:
-            return db.execute("UPDATE urls SET state = 'FOUND', not_before = 0 WHERE state = 'LEASED'").rowcount
+            return db.execute(
+                "UPDATE urls SET state = 'FOUND', not_before = 0, attempts = max(attempts - 1, 0) WHERE state = 'LEASED'"
+            ).rowcount
 
-    def lease(self, limit: int, seconds: float = 900.0) -> list[Lease]:
-        """Hand out up to `limit` URLs that wait and whose time has come; they are LEASED for `seconds`."""
+    def give_back(self, url_ids: Iterable[int]) -> None:
+        """Return leased URLs untried."""
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE urls SET state = 'FOUND', not_before = 0, attempts = max(attempts - 1, 0) WHERE id = ? AND state = 'LEASED'",
+                [(url_id,) for url_id in url_ids],
+            )
+
+    def lease(self, limit: int, seconds: float = 900.0, per_domain: int = 0, busy: Collection[str] = ()) -> list[Lease]:
+        """Hand out up to `limit` URLs that wait and whose time has come; they are LEASED for `seconds`.
+
+        With `per_domain`, at most so many of each domain, domains taken in turn from where the last call stopped and those
+        in `busy` left out: a million URLs of one site do not keep the others waiting.
+        """
         moment = time.time()
         with self.transaction() as db:
-            rows = db.execute(
-                f"SELECT id, url, domain, attempts, source, class_name FROM urls WHERE state IN {_WAITING} AND not_before <= ?"  # noqa: S608
-                " ORDER BY not_before, id LIMIT ?",
-                (moment, limit),
-            ).fetchall()
+            rows = self._in_turn(db, limit, per_domain, busy, moment) if per_domain else _oldest(db, limit, moment)
             db.executemany(
                 "UPDATE urls SET state = 'LEASED', not_before = ?, attempts = attempts + 1 WHERE id = ?",
                 [(moment + seconds, row["id"]) for row in rows],
             )
             return [self._lease(db, row) for row in rows]
+
+    def lease_url(self, url: str, seconds: float = 900.0) -> Lease | None:
+        """Lease one URL by name; None where it is unknown, settled or leased."""
+        with self.transaction() as db:
+            row = db.execute(
+                "SELECT id, url, domain, attempts, source, class_name FROM urls WHERE url = ? AND state IN ('FOUND', 'ALLOWED', 'RETRY')",
+                (url,),
+            ).fetchone()
+            if row is None:
+                return None
+            db.execute(
+                "UPDATE urls SET state = 'LEASED', not_before = ?, attempts = attempts + 1 WHERE id = ?", (time.time() + seconds, row["id"])
+            )
+            return self._lease(db, row)
+
+    def _in_turn(self, db: sqlite3.Connection, limit: int, per_domain: int, busy: Collection[str], moment: float) -> list[sqlite3.Row]:
+        """Up to `per_domain` due rows of one domain after the other, each found by two seeks in an index."""
+        rows: list[sqlite3.Row] = []
+        start, wrapped = self._last_domain, False
+        while len(rows) < limit:
+            found = db.execute(
+                f"SELECT domain FROM urls WHERE state IN {_WAITING} AND domain > ? ORDER BY domain LIMIT 1",  # noqa: S608
+                (self._last_domain,),
+            ).fetchone()
+            if found is None or (wrapped and found["domain"] > start):
+                if wrapped:
+                    break
+                # The empty domain (files) sorts first and is never greater than anything: it gets its turn at the wrap.
+                wrapped, self._last_domain = True, ""
+                rows += self._due(db, "", min(per_domain, limit - len(rows)), moment)
+                continue
+            self._last_domain = found["domain"]
+            if self._last_domain not in busy:
+                rows += self._due(db, self._last_domain, min(per_domain, limit - len(rows)), moment)
+        return rows
+
+    def _due(self, db: sqlite3.Connection, domain: str, limit: int, moment: float) -> list[sqlite3.Row]:
+        return db.execute(
+            f"SELECT id, url, domain, attempts, source, class_name FROM urls WHERE state IN {_WAITING} AND domain = ?"  # noqa: S608
+            " AND not_before <= ? ORDER BY not_before, id LIMIT ?",
+            (domain, moment, limit),
+        ).fetchall()
 
     def _lease(self, db: sqlite3.Connection, row: sqlite3.Row) -> Lease:
         finds = db.execute("SELECT query, page_url, licence, extra FROM finds WHERE url_id = ? ORDER BY id", (row["id"],)).fetchall()
@@ -275,6 +343,17 @@ class Ledger:
                 ],
             )  # fmt: skip
             self._insert_images(db, [s.image for s in settlements if s.image])
+            db.executemany("INSERT OR IGNORE INTO windows VALUES (?, ?)", [(s.sha256, s.windows) for s in settlements if s.windows])
+
+    def settlement(self, url: str) -> Settlement:
+        """What became of a URL that is known; LEASED, FOUND or RETRY where nothing final did."""
+        row = self._db.execute(
+            "SELECT id, state, reason, detail, not_before, sha256, duplicate_of, status, final_url, redirects, etag, robots, num_bytes"
+            " FROM urls WHERE url = ?",
+            (url,),
+        ).fetchone()
+        values = {**dict(row), "state": State(row["state"]), "reason": Reason(row["reason"])}
+        return Settlement(url_id=values.pop("id"), retry_at=values.pop("not_before"), **values)
 
     def next_due(self) -> float | None:
         """Unix time at which the next waiting URL may be leased; None when none waits."""
@@ -338,9 +417,46 @@ class Ledger:
             for row in rows:
                 yield _image_record(row)
 
+    def newest_images(self, state: State, limit: int) -> list[ImageRecord]:
+        """The last `limit` images found, newest first."""
+        rows = self._db.execute("SELECT * FROM images WHERE state = ? ORDER BY found_at DESC, sha256 LIMIT ?", (state, limit))
+        return [_image_record(row) for row in rows]
+
     def image(self, sha256: str) -> ImageRecord | None:
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
         return _image_record(row) if row else None
+
+    def image_hashes(self) -> Iterator[tuple[str, str, bytes]]:
+        """`(sha256, phash, hashes of its windows)` of every image ever held, in whatever state; reads narrow trees only."""
+        query = (
+            "SELECT images.sha256, images.phash, coalesce(windows.hashes, x'') FROM images INDEXED BY images_by_phash"
+            " LEFT JOIN windows ON windows.sha256 = images.sha256 WHERE images.phash > ''"
+        )
+        with _translated(self.path):
+            for row in self._db.execute(query):
+                yield tuple(row)
+
+    def urls_of(self, sha256: str, limit: int = 100) -> list[str]:
+        """URLs that brought these bytes, whatever became of them."""
+        return [row[0] for row in self._db.execute("SELECT url FROM urls WHERE sha256 = ? LIMIT ?", (sha256, limit))]
+
+    def kept_by_domain(self) -> dict[str, int]:
+        """How many kept images each registrable domain brought."""
+        return dict(tuple(row) for row in self._db.execute("SELECT domain, count(*) FROM images WHERE state = 'KEPT' GROUP BY domain"))
+
+    def kept_by_creator(self) -> dict[str, int]:
+        """How many kept images each creator made, as the licences name them."""
+        query = "SELECT json_extract(licence, '$.creator'), count(*) FROM images WHERE state = 'KEPT' GROUP BY 1"
+        return {row[0]: row[1] for row in self._db.execute(query) if row[0]}
+
+    def license_image(self, sha256: str, licence: Licence) -> None:
+        """Keep a quarantined image after all: another find states a licence that is allowed."""
+        with self.transaction() as db:
+            db.execute(
+                "UPDATE images SET state = 'KEPT', reason = '', licence = ? WHERE sha256 = ? AND state = 'QUARANTINED'",
+                (_licence_json(licence), sha256),
+            )
+            db.execute("UPDATE urls SET state = 'KEPT', reason = '' WHERE sha256 = ? AND state = 'QUARANTINED'", (sha256,))
 
     def num_images(self, state: State = State.KEPT, class_name: str | None = None) -> int:
         if class_name is None:
@@ -371,6 +487,14 @@ class Ledger:
                 f"INSERT OR REPLACE INTO queries ({', '.join(columns)}, updated_at) VALUES ({', '.join('?' * 10)})",  # noqa: S608
                 (*(row[column] for column in columns), now()),
             )
+
+
+def _oldest(db: sqlite3.Connection, limit: int, moment: float) -> list[sqlite3.Row]:
+    return db.execute(
+        f"SELECT id, url, domain, attempts, source, class_name FROM urls WHERE state IN {_WAITING} AND not_before <= ?"  # noqa: S608
+        " ORDER BY not_before, id LIMIT ?",
+        (moment, limit),
+    ).fetchall()
 
 
 _IMAGE_COLUMNS = (

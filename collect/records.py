@@ -64,6 +64,7 @@ class Reason(StrEnum):
     HTML = "html"
     NOT_AN_IMAGE = "not_an_image"
     BROKEN = "broken"
+    FORMAT = "format"
     DECODER_TIMEOUT = "decoder_timeout"
     DECODER_CRASH = "decoder_crash"
     BLANK = "blank"
@@ -105,7 +106,8 @@ class Candidate:
     """One find: an image that a source offers for a query. `width` and `height` are what the source says, 0 = unknown.
 
     `sha1` is hex where the source knows it before the download. `boxes` holds what an annotated source (Open Images)
-    brings: `(class_name, x, y, w, h)`, relative to the image's size, origin top left.
+    brings: `(class_name, x, y, w, h)`, relative to the image's size, origin top left. `group` joins candidates that must
+    share a split (frames of one video).
     """
 
     url: str
@@ -122,6 +124,7 @@ class Candidate:
     tags: tuple[str, ...] = ()
     licence: Licence = field(default_factory=Licence)
     boxes: tuple[tuple[str, float, float, float, float], ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ class Picture:
     """What decoding says about an image's bytes. `width` and `height` are those of the *upright* image.
 
     `orientation` is the EXIF tag as stored (1–8, 1 = upright already); `phash` a 64-bit perceptual hash of the upright
-    image as 16 hex digits; `quality` maps a check's name to its score in [0, 1], 1 = certainly bad.
+    image as 16 hex digits; `quality` maps a check's name to its score in [0, 1], 1 = certainly bad; `signature` is a small
+    thumbnail that confirms near-duplicates (:mod:`collect.images.hashing`); of an animation only the first frame counts.
     """
 
     sha256: str
@@ -141,6 +145,8 @@ class Picture:
     orientation: int = 1
     phash: str = ""
     quality: dict[str, float] = field(default_factory=dict)
+    signature: str = ""
+    frames: int = 1
 
 
 @dataclass(frozen=True)

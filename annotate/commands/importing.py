@@ -34,7 +34,7 @@ class Import:
             arguments.format, arguments.path, arguments.images, arguments.split, arguments.licence,
             arguments.unreviewed, arguments.skip_bad, console.dry_run,
         )  # fmt: skip
-        outcome = take_in(dataset, request, lambda items, doing: console.track(items, doing))
+        outcome = take_in(dataset, request, console.track)
         show_problems(outcome.problems, console)
         doing = "would import" if console.dry_run else "imported"
         console.out(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from annotate.coco import Category, Document, cut, write_document
+from annotate.coco import Document, cut, write_document
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet
 from annotate.formats.label_files import files_under, parse_json, relative, split_of
 from annotate.validate import normalise
@@ -43,8 +43,8 @@ def _add(found: LabelSet, document: Any, file: str) -> None:
         found.add_category(entry["name"], entry["id"], entry["supercategory"])
     names = {entry["id"]: entry["name"] for entry in clean["categories"]}
     info = clean.get("info")
-    if isinstance(info, dict) and isinstance(info.get("boxwright_release"), str):
-        found.release = info["boxwright_release"]
+    if isinstance(info, dict):
+        found.release = str(info.get("boxwright_release") or info.get("version") or "")
     boxes: dict[int, list[LabelledBox]] = {image["id"]: [] for image in clean["images"]}
     for annotation in clean["annotations"]:
         boxes[annotation["image_id"]].append(_box(annotation, names[annotation["category_id"]]))

@@ -7,10 +7,13 @@ a :class:`Problem` in the result, so that a person sees all of them at once. :mo
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -170,6 +173,7 @@ class Export:
     out: Path
     release: str = ""
     copy: bool = False
+    upright: bool = False
 
     def annotations_by_image(self) -> dict[int, list[dict[str, Any]]]:
         """The annotations of each image id, in file order; an image without any has an empty list."""
@@ -195,7 +199,7 @@ class Export:
             NotFoundError: they are gone.
             RefusedError: the document names a place outside the store.
         """
-        path = self.images_dir / image["file_name"]
+        path = self.images_dir / str(image["file_name"])
         if not path.resolve().is_relative_to(self.images_dir.resolve()):
             raise RefusedError(f"image {image['id']} has the file name '{image['file_name']}', which leads outside {self.images_dir}")
         if not path.is_file():
@@ -204,13 +208,23 @@ class Export:
 
     def place(self, image: dict[str, Any], folder: str) -> Path:
         """Put an image under its readable name into `out/folder`: a hard link where that works and no copy is asked for."""
-        source, target = self.source(image), self.out / folder / image["name"]
+        source, target = self.source(image), self.out / folder / str(image["name"])
         with storage_errors():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
-            if not (not self.copy and _linked(source, target)):
+            if self._turns(image):
+                target.write_bytes(self.read(image))
+            elif self.copy or not _linked(source, target):
                 shutil.copyfile(source, target)
         return target
+
+    def read(self, image: dict[str, Any]) -> bytes:
+        """The bytes of an image as they leave: the original's, or those of its upright self where that is asked for."""
+        data = self.source(image).read_bytes()
+        return _upright(data) if self._turns(image) else data
+
+    def _turns(self, image: dict[str, Any]) -> bool:
+        return self.upright and image.get("orientation", 1) != 1
 
 
 def _linked(source: Path, target: Path) -> bool:
@@ -219,6 +233,25 @@ def _linked(source: Path, target: Path) -> bool:
     except OSError:  # another file system, or one without links
         return False
     return True
+
+
+def _upright(data: bytes) -> bytes:
+    from PIL import Image, ImageOps
+
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        ImageOps.exif_transpose(image).save(out, format=image.format, quality=95)
+    return out.getvalue()
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """Box id and release from the tag that our exports carry; both "" where it is none.
+
+    >>> split_tag("0123456789abcdef01234567@v002"), split_tag("mine")
+    (('0123456789abcdef01234567', 'v002'), ('', ''))
+    """
+    match = re.fullmatch(r"([0-9a-f]{24})@(v\d+)?", tag.strip())
+    return (match[1], match[2] or "") if match else ("", "")
 
 
 def importer(name: str) -> Callable[[Path], LabelSet]:
@@ -254,9 +287,4 @@ def plain(number: float) -> str:
     """
     if float(number).is_integer():
         return str(int(number))
-    text = repr(float(number))
-    if "e" not in text:
-        return text
-    mantissa, _, exponent = text.partition("e")
-    digits = len(mantissa.replace("-", "").partition(".")[2]) - int(exponent)
-    return f"{number:.{max(digits, 0)}f}"
+    return format(Decimal(repr(float(number))), "f")

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree  # nosec: entities are refused in parse_xml
 
@@ -163,6 +163,16 @@ def split_of(name: str) -> str:
     return ""
 
 
+def image_stem(name: str) -> str:
+    """The name of an image without folders and suffix; a dot within the name begins no suffix.
+
+    >>> image_stem("a/b.rf.c.JPG"), image_stem("b.rf.c")
+    ('b.rf.c', 'b.rf.c')
+    """
+    path = PurePosixPath(name)
+    return path.name[: -len(path.suffix)] if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+
 def split_lists(root: Path, found: LabelSet) -> dict[str, str]:
     """Stem of an image's name -> split, from lists like `ImageSets/Main/train.txt` or `data/train_labels.csv` near `root`.
 
@@ -179,7 +189,7 @@ def split_lists(root: Path, found: LabelSet) -> dict[str, str]:
             continue
         target = weak if match[1] == "trainval" else stems
         for name in _listed_names(path, found):
-            target.setdefault(Path(name).stem, _SPLITS[match[1]])
+            target.setdefault(image_stem(name), _SPLITS[match[1]])
     return {**weak, **stems}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
-from annotate.formats.label_files import files_under, number_from, parse_xml, relative, split_lists, split_of
+from annotate.formats.label_files import files_under, image_stem, number_from, parse_xml, relative, split_lists, split_of
 from annotate.validate import climbs, whole
 from collect.files import write_atomic
 
@@ -63,7 +63,7 @@ def _image(root: Xml.Element, file: str, splits: dict[str, str], found: LabelSet
         found.complain(file, stated, "the file name climbs out of its folder; its last part is used", Done.MENDED)
     boxes = [_box(entry, number, (file, name), found, devkit) for number, entry in enumerate(root.iter("object"), 1)]
     width, height = (whole((root.findtext(f"size/{key}") or "0").strip()) or 0 for key in ("width", "height"))
-    split = splits.get(Path(file).stem) or splits.get(Path(name).stem) or split_of(file)
+    split = splits.get(Path(file).stem) or splits.get(image_stem(name)) or split_of(file)
     return LabelledImage(name, tuple(box for box in boxes if box), max(width, 0), max(height, 0), split, label_file=file, id=name)
 
 

@@ -9,14 +9,18 @@ Precision: as many digits as a double takes, below 1e-9 px; others' files usuall
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
+
+import yaml  # type: ignore[import-untyped]
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import IMAGE_SUFFIXES, decode, files_under, number_from, read_bytes, relative, split_lists, split_of
 from collect.files import write_atomic
 
-_NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt", "obj.names", "readme.txt", "notes.txt"}
+_LISTS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt"}
+_NOT_LABELS = _LISTS | {"readme.txt", "readme.roboflow.txt", "readme.dataset.txt"}
 
 
 def read(path: Path) -> LabelSet:
@@ -27,7 +31,7 @@ def read(path: Path) -> LabelSet:
     for number, name in names.items():
         found.add_category(name, number + 1)  # class numbers count from 0 here, ids from 1
     splits = split_lists(root, found)
-    labels = [file for file in files_under(root, ".txt") if file.name.lower() not in _NOT_LABELS and not file.name.startswith("README")]
+    labels = [file for file in files_under(root, ".txt") if _in_labels(file, root) or file.name.lower() not in _NOT_LABELS]
     seen: set[str] = set()
     for file in labels:
         boxes = _boxes(file, relative(file, root), names, found)
@@ -48,6 +52,11 @@ def read(path: Path) -> LabelSet:
     return found
 
 
+def _in_labels(file: Path, root: Path) -> bool:
+    """Whether a file lies in a folder of labels, where even `train.txt` belongs to an image."""
+    return "labels" in file.relative_to(root).parts[:-1]
+
+
 def _names(path: Path, root: Path, found: LabelSet) -> dict[int, str]:
     """Class number -> name, from data.yaml, obj.names or classes.txt; empty where there is none."""
     files = [path] if path.is_file() else files_under(root, ".yaml", ".yml", ".names")
@@ -66,8 +75,6 @@ def _names(path: Path, root: Path, found: LabelSet) -> dict[int, str]:
 
 
 def _yaml_names(text: str, file: str, found: LabelSet) -> dict[int, str]:
-    import yaml
-
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -90,7 +97,7 @@ def _boxes(path: Path, file: str, names: dict[int, str], found: LabelSet) -> tup
             continue
         ident = f"line {number}"
         values = [number_from(word) for word in words]
-        if len(values) < 5 or any(value != value for value in values) or not values[0].is_integer():
+        if len(values) < 5 or any(math.isnan(value) for value in values) or not values[0].is_integer():
             found.complain(file, ident, f"'{line[:60]}' is not 'class cx cy w h'", Done.REFUSED, path.stem)
             continue
         name = names.get(int(values[0]))
@@ -135,8 +142,6 @@ def _line(annotation: dict[str, Any], image: dict[str, Any], numbers: dict[int, 
 
 
 def _write_yaml(export: Export) -> Path:
-    import yaml
-
     splits = export.splits()
     # Ultralytics wants train and val; where the release has no val its test, else its train, stands in and is named as such
     val = "val" if "val" in splits else "test" if "test" in splits else "train"

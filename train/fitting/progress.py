@@ -106,5 +106,7 @@ def _tensorboard(run_path: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingServiceError("TensorBoard is not installed: `pip install 'boxwright[tensorboard]'`, or leave --tensorboard out") from error
-    return SummaryWriter(str(run_path / "tensorboard"))  # type: ignore[no-untyped-call]
+        raise MissingServiceError(
+            "TensorBoard is not installed: `pip install 'boxwright[tensorboard]'`, or leave --tensorboard out"
+        ) from error
+    return SummaryWriter(str(run_path / "tensorboard"))

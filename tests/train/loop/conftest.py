@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from collect import blobs, definition
 from collect.ledger import Ledger
 from collect.records import ImageRecord, Licence, Reason, State
@@ -30,9 +31,7 @@ def record_of(data: bytes, class_name: str = "", source: str = "folder") -> Imag
 def make_dataset(workspace: Workspace) -> MakeDataset:
     """Make a dataset of given classes from pictures given as bytes or paths."""
 
-    def make(
-        name: str, classes: Sequence[str], pictures: Sequence[bytes | Path], found_for: str = ""
-    ) -> tuple[Dataset, list[ImageRecord]]:
+    def make(name: str, classes: Sequence[str], pictures: Sequence[bytes | Path], found_for: str = "") -> tuple[Dataset, list[ImageRecord]]:
         dataset = workspace.new_dataset(name)
         definition.create(dataset, definition.template(name, list(enumerate(classes, 1))))
         records = []

@@ -1,0 +1,217 @@
+"""What a picture is to a dataset: new, a duplicate, too poor, without a licence — decided, stored and recorded in this order.
+
+Bytes reach the disk before the row that names them is committed. One thread at a time works here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from collect import blobs
+from collect.clock import now
+from collect.definition import CollectPolicy, Definition
+from collect.images.duplicates import NearIndex, pack
+from collect.images.hashing import Look, look
+from collect.images.inspect import Refusal
+from collect.images.similarity import confirmed
+from collect.ledger import Lease, Ledger, Settlement
+from collect.licenses import allows
+from collect.net.domains import registrable_domain
+from collect.net.fetch import Lost
+from collect.records import ImageRecord, Picture, Reason, State
+from collect.workspace import Dataset
+
+_REPEATS_OF_A_PLACEHOLDER = 5
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A leased URL that was tried: bytes with the verdict on them, or `lost`."""
+
+    lease: Lease
+    data: bytes = b""
+    verdict: Picture | Refusal | None = None
+    lost: Lost | None = None
+    status: int = 0
+    final_url: str = ""
+    redirects: int = 0
+    etag: str = ""
+    robots: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often a URL is tried, and how long it rests: `first_s`, doubled each time, at most `longest_s`."""
+
+    max_attempts: int = 4
+    first_s: float = 20.0
+    longest_s: float = 3600.0
+
+
+class Admission:
+    """Turns arrivals into settlements, blobs and rows."""
+
+    def __init__(self, dataset: Dataset, definition: Definition, ledger: Ledger, retries: RetryPolicy) -> None:
+        self._dataset, self._policy, self._ledger, self._retries = dataset, definition.collect, ledger, retries
+        self._index: NearIndex | None = None
+        self._by_domain: dict[str, int] | None = None
+        self._by_creator: dict[str, int] = {}
+
+    def refuse_early(self, lease: Lease) -> Settlement | None:
+        """What can be said before anything is requested: licence and caps."""
+        spdx = lease.licence.spdx
+        if spdx and not allows(self._policy.licenses, spdx):
+            detail = f"{spdx} is not among the allowed licences"
+            return Settlement(lease.url_id, State.DENIED, Reason.LICENCE, detail)
+        return self._over_cap(lease)
+
+    def admit(self, arrivals: Sequence[Arrival]) -> list[Settlement]:
+        """Decide, store and commit; returns what was settled, in order."""
+        settlements: list[Settlement] = []
+        new: dict[str, ImageRecord] = {}
+        stored: list[blobs.Blob] = []
+        for arrival in arrivals:
+            settlement = self._decide(arrival, new)
+            settlements.append(settlement)
+            if settlement.image:
+                new[settlement.sha256] = settlement.image
+                stored.append(blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data))
+        blobs.store_all(self._dataset, stored)
+        self._ledger.settle(settlements)
+        return settlements
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Record what was refused early."""
+        self._ledger.settle(settlements)
+
+    def _decide(self, arrival: Arrival, new: dict[str, ImageRecord]) -> Settlement:
+        facts = Settlement(
+            arrival.lease.url_id, State.INVALID, status=arrival.status, final_url=arrival.final_url, redirects=arrival.redirects,
+            etag=arrival.etag, robots=arrival.robots, num_bytes=len(arrival.data),
+        )  # fmt: skip
+        if arrival.lost is not None:
+            return self._lost(arrival.lease, arrival.lost, arrival.robots)
+        if isinstance(arrival.verdict, Refusal):
+            return replace(facts, reason=arrival.verdict.reason, detail=arrival.verdict.detail)
+        picture = arrival.verdict
+        assert picture is not None
+        facts = replace(facts, sha256=picture.sha256)
+        early = self._exact(arrival.lease, picture, facts, new) or self._poor(picture, facts)
+        if early:
+            return early
+        seen = look(picture.phash, picture.signature)
+        return (
+            self._near_duplicate(picture, seen, facts, new)
+            or self._capped(arrival.lease, facts)
+            or self._new(arrival, picture, seen, facts)
+        )
+
+    def _lost(self, lease: Lease, lost: Lost, robots: str) -> Settlement:
+        settlement = Settlement(
+            lease.url_id, lost.state, lost.reason, lost.detail, status=lost.status, final_url=lost.final_url,
+            redirects=lost.redirects, robots=robots,
+        )  # fmt: skip
+        if lost.state != State.RETRY:
+            return settlement
+        if lease.attempts >= self._retries.max_attempts:
+            return replace(settlement, state=State.GONE, detail=f"{lost.detail}; tried {lease.attempts} times")
+        rest_s = min(self._retries.longest_s, self._retries.first_s * 2 ** (lease.attempts - 1))
+        return replace(settlement, retry_at=time.time() + max(rest_s, lost.retry_after_s))
+
+    def _exact(self, lease: Lease, picture: Picture, facts: Settlement, new: dict[str, ImageRecord]) -> Settlement | None:
+        held = new[picture.sha256] if picture.sha256 in new else self._ledger.image(picture.sha256)
+        if held is None:
+            return None
+        duplicate = replace(facts, state=State.DUPLICATE, reason=Reason.EXACT, duplicate_of=held.sha256)
+        if held.state == State.QUARANTINED and held.reason == Reason.LICENCE_UNKNOWN and allows(self._policy.licenses, lease.licence.spdx):
+            self._ledger.license_image(held.sha256, lease.licence)
+            return replace(duplicate, detail="its licence freed the image from quarantine")
+        if held.state in {State.KEPT, State.QUARANTINED} and self._is_repeated_logo(picture, lease.url):
+            self._ledger.set_image_state(held.sha256, State.INVALID, Reason.PLACEHOLDER)
+        return duplicate
+
+    def _is_repeated_logo(self, picture: Picture, url: str) -> bool:
+        """A flat drawing that comes from many places is a logo or an 'image not available'."""
+        if picture.quality.get("placeholder", 0.0) < 0.3:
+            return False
+        places = {urlsplit(known)[1:3] for known in [*self._ledger.urls_of(picture.sha256), url]}
+        return len(places) >= _REPEATS_OF_A_PLACEHOLDER
+
+    def _poor(self, picture: Picture, facts: Settlement) -> Settlement | None:
+        for name, reason, limit in quality_limits(self._policy):
+            score = picture.quality.get(name, 0.0)
+            if score > limit:
+                return replace(facts, reason=reason, detail=f"{name} {score:.2f}; the limit is {limit:g}")
+        return None
+
+    def _near_duplicate(self, picture: Picture, seen: Look, facts: Settlement, new: dict[str, ImageRecord]) -> Settlement | None:
+        for sha256, bits in self._near.suspects(seen):
+            held = new[sha256] if sha256 in new else self._ledger.image(sha256)
+            if held is not None and confirmed(picture.signature, str(held.extra.get("signature", ""))):
+                return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=f"{bits} of 64 bits apart", duplicate_of=sha256)
+        return None
+
+    def _new(self, arrival: Arrival, picture: Picture, seen: Look, facts: Settlement) -> Settlement:
+        lease = arrival.lease
+        known = bool(lease.licence.spdx)
+        state, reason = (State.KEPT, Reason.NONE) if known else (State.QUARANTINED, Reason.LICENCE_UNKNOWN)
+        extra = {"signature": picture.signature, **({"frames": picture.frames} if picture.frames > 1 else {})}
+        record = ImageRecord(
+            sha256=picture.sha256, extension=picture.extension, width=picture.width, height=picture.height,
+            orientation=picture.orientation, phash=picture.phash, num_bytes=picture.num_bytes, state=state, reason=reason,
+            licence=lease.licence, source=lease.source, query=lease.query, class_name=lease.class_name, source_url=lease.url,
+            page_url=lease.page_url, domain=lease.domain or registrable_domain(lease.url), found_at=now(), group=arrival.group,
+            quality=picture.quality, extra=extra,
+        )  # fmt: skip
+        # Known from here on to the rest of the batch; should the commit fail, the whole process ends.
+        self._near.add(record.sha256, seen)
+        self._count(record.domain, lease.licence.creator)
+        return replace(facts, state=state, reason=reason, image=record, windows=pack(seen.windows))
+
+    # Caps per domain and per author
+
+    def _over_cap(self, lease: Lease) -> Settlement | None:
+        self._load_counts()
+        policy, creator = self._policy, lease.licence.creator
+        if policy.max_per_domain and (self._by_domain or {}).get(lease.domain, 0) >= policy.max_per_domain:
+            return Settlement(lease.url_id, State.DENIED, Reason.CAP, f"{lease.domain} gave {policy.max_per_domain} images already")
+        if policy.max_per_author and creator and self._by_creator.get(creator, 0) >= policy.max_per_author:
+            return Settlement(lease.url_id, State.DENIED, Reason.CAP, f"{creator} gave {policy.max_per_author} images already")
+        return None
+
+    def _capped(self, lease: Lease, facts: Settlement) -> Settlement | None:
+        over = self._over_cap(lease)
+        return replace(facts, state=over.state, reason=over.reason, detail=over.detail, sha256="") if over else None
+
+    def _count(self, domain: str, creator: str) -> None:
+        if self._by_domain is not None:
+            self._by_domain[domain] = self._by_domain.get(domain, 0) + 1
+            self._by_creator[creator] = self._by_creator.get(creator, 0) + 1
+
+    def _load_counts(self) -> None:
+        if self._by_domain is None and (self._policy.max_per_domain or self._policy.max_per_author):
+            self._by_domain, self._by_creator = self._ledger.kept_by_domain(), self._ledger.kept_by_creator()
+
+    @property
+    def _near(self) -> NearIndex:
+        """Loaded on first use, so that a resumed collection fetches while a million hashes are read."""
+        if self._index is None:
+            self._index = NearIndex(self._policy.near_duplicate_bits)
+            rows = list(self._ledger.image_hashes())
+            self._index.extend([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+        return self._index
+
+
+def quality_limits(policy: CollectPolicy) -> list[tuple[str, Reason, float]]:
+    """`(score's name, reason, limit)` in the order in which a poor picture is told why."""
+    return [
+        ("blank", Reason.BLANK, policy.max_blank),
+        ("placeholder", Reason.PLACEHOLDER, 0.95),
+        ("dark", Reason.DARK, policy.max_dark),
+        ("blurred", Reason.BLURRED, policy.max_blur),
+        ("watermark", Reason.WATERMARK, policy.max_watermark),
+    ]

@@ -1,0 +1,147 @@
+"""The address guard: what may be connected to, decided where the connection is made.
+
+Three places, each enough for its own kind of trick: `check_url` (scheme, credentials, literal addresses), `resolve` (every
+address of a name must be public, else none is used: DNS rebinding) and `open_socket`, through which every connection of the
+session passes with the address it will really use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from collect.errors import UsageError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Lookup = Callable[[str, int], Awaitable[list[tuple[Any, ...]]]]
+
+_PORTS = {80, 443}
+_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+# `is_global` says yes to some of these on some Python versions; they never carry a public web server.
+_NEVER = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "224.0.0.0/3",
+        "::/96", "fe80::/10", "fec0::/10", "fc00::/7", "ff00::/8", "2001::/23", "2001:db8::/32",
+    )
+)  # fmt: skip
+
+
+class AddressRefusedError(Exception):
+    """A URL, name or address that the guard does not let through; the message says why."""
+
+
+class AddressGuard(AbstractResolver):
+    """Lets through public addresses on ports 80 and 443, and what `allow` names (addresses or networks, on any port).
+
+    `lookup` takes the place of the system's resolver: `(host, port) -> getaddrinfo's list`.
+
+    Raises:
+        UsageError: an entry of `allow` is no address and no network.
+    """
+
+    def __init__(self, allow: Iterable[str] = (), lookup: Lookup | None = None) -> None:
+        self._allowed = [_network(entry) for entry in allow]
+        self._lookup = lookup or _system_lookup
+
+    def check_url(self, url: URL) -> None:
+        """Refuse what needs no resolving: other schemes, no host, odd ports, literal addresses that are not public."""
+        if url.scheme not in {"http", "https"}:
+            raise AddressRefusedError(f"the scheme '{url.scheme}' is neither http nor https")
+        if not url.host:
+            raise AddressRefusedError("the URL has no host")
+        try:
+            literal = ipaddress.ip_address(url.host)
+        except ValueError:
+            if url.port not in _PORTS and not self._allowed:
+                raise AddressRefusedError(f"port {url.port} is neither 80 nor 443") from None
+            return
+        self.check_address(str(literal), url.port or 0)
+
+    def check_address(self, address: str, port: int) -> None:
+        """Refuse an IP address (and port) that is neither public nor allowed."""
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+        if any(parsed in network for network in self._allowed):
+            return
+        why = not_public(parsed)
+        if why:
+            raise AddressRefusedError(f"{address} is {why}")
+        if port not in _PORTS:
+            raise AddressRefusedError(f"port {port} is neither 80 nor 443")
+
+    async def resolve(  # both families are looked up, whichever is asked for: each address must pass
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+    ) -> list[ResolveResult]:
+        """Every address of a name, all of them let through; aiohttp connects to these and to no other.
+
+        Raises:
+            AddressRefusedError: one of them is not public: a name that mixes both is an attack or a mistake.
+            OSError: the name does not resolve.
+        """
+        results: list[ResolveResult] = []
+        for found_family, _type, proto, _name, place in await self._lookup(host, port):
+            self.check_address(place[0], port)
+            results.append(
+                ResolveResult(
+                    hostname=host, host=place[0], port=port, family=found_family, proto=proto, flags=socket.AI_NUMERICHOST
+                )
+            )  # fmt: skip
+        return results
+
+    def open_socket(self, address: Sequence[Any]) -> socket.socket:
+        """Aiohttp's `socket_factory`: the last look, at the very address about to be connected to."""
+        family, kind, proto, _name, place = address
+        self.check_address(place[0], place[1])
+        return socket.socket(family, kind, proto)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def not_public(address: Address) -> str:
+    """Why an address is not on the public internet, or "" where it is; addresses inside addresses are looked at too.
+
+    >>> not_public(ipaddress.ip_address("93.184.215.14")), not_public(ipaddress.ip_address("::ffff:10.0.0.1"))
+    ('', 'an IPv6 wrapping of 10.0.0.1, which is not public')
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        for inner in _embedded(address):
+            if not_public(inner):
+                return f"an IPv6 wrapping of {inner}, which is not public"
+        if address.ipv4_mapped or address.sixtofour or address.teredo or any(address in network for network in _NAT64):
+            return "" if address.sixtofour else "an IPv6 wrapping of an IPv4 address"
+    if address.is_loopback:
+        return "this machine"
+    if address.is_link_local:
+        return "link-local"
+    if address.is_private or not address.is_global or any(address in network for network in _NEVER if network.version == address.version):
+        return "not a public address"
+    return ""
+
+
+def _embedded(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if any(address in network for network in _NAT64) or int(address) >> 32 == 0:
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [inner for inner in found if inner is not None]
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError as error:
+        raise UsageError(f"'{entry}' is no IP address or network; such are 127.0.0.1 and 10.0.0.0/8") from error
+
+
+async def _system_lookup(host: str, port: int) -> list[tuple[Any, ...]]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(found)
