@@ -213,11 +213,8 @@ class Build(Protocol):
     def __call__(self, categories: tuple[Category, ...], image_size: int, weights: str) -> Detector: ...
 
 
-_TRANSFORMERS = (
-    "dfine_n", "dfine_s", "dfine_m", "dfine_l", "rtdetr_v2_r18", "rtdetr_v2_r50", "deimv2_n",
-    "lwdetr_t", "lwdetr_s", "rfdetr_n", "rfdetr_s", "rfdetr_m",
-)  # fmt: skip
 _TORCHVISION = "train.detectors.torchvision_family"
+_TRANSFORMERS = "train.detectors.transformers_family"
 DETECTORS: dict[str, str] = {
     "fcos_mobilenet_v2": "train.detectors.fcos:fcos_mobilenet_v2",
     "fcos_mobilenet_v2_small_objects": "train.detectors.fcos:fcos_mobilenet_v2_small_objects",
@@ -237,7 +234,18 @@ DETECTORS: dict[str, str] = {
     "rfcn_resnet50": "train.detectors.rfcn:rfcn_resnet50",
     "fast_rcnn_mobilenet_v2": "train.detectors.fast_rcnn:fast_rcnn_mobilenet_v2",
     "fast_rcnn_resnet18": "train.detectors.fast_rcnn:fast_rcnn_resnet18",
-    **{name: f"train.detectors.transformers_family:{name}" for name in _TRANSFORMERS},
+    "dfine_n": f"{_TRANSFORMERS}:dfine_n",
+    "dfine_s": f"{_TRANSFORMERS}:dfine_s",
+    "dfine_m": f"{_TRANSFORMERS}:dfine_m",
+    "dfine_l": f"{_TRANSFORMERS}:dfine_l",
+    "rtdetr_v2_r18": f"{_TRANSFORMERS}:rtdetr_v2_r18",
+    "rtdetr_v2_r50": f"{_TRANSFORMERS}:rtdetr_v2_r50",
+    "deimv2_n": f"{_TRANSFORMERS}:deimv2_n",
+    "lwdetr_t": f"{_TRANSFORMERS}:lwdetr_t",
+    "lwdetr_s": f"{_TRANSFORMERS}:lwdetr_s",
+    "rfdetr_n": f"{_TRANSFORMERS}:rfdetr_n",
+    "rfdetr_s": f"{_TRANSFORMERS}:rfdetr_s",
+    "rfdetr_m": f"{_TRANSFORMERS}:rfdetr_m",
 }
 
 

@@ -161,7 +161,7 @@ class Family:
         background: 1 = the model's label 0 is the background.
         square: the model wants one fixed square.
         stride: sides must be multiples of it.
-        detector: the adapter, where the model's head is not like torchvision's.
+        detector: our class around the model.
     """
 
     build: Callable[[int, int], nn.Module]
@@ -171,10 +171,10 @@ class Family:
     square: bool = False
     stride: int = 32
     recipe: Recipe = field(default_factory=Recipe)
-    detector: type[TorchvisionDetector] | None = None
+    detector: type[TorchvisionDetector] = TorchvisionDetector
 
     def __call__(self, categories: tuple[Category, ...], image_size: int, weights: str) -> Detector:
-        detector = (self.detector or TorchvisionDetector)(categories, image_size, self)
+        detector = self.detector(categories, image_size, self)
         if weights == "auto":
             self._load_best(detector)
         elif weights != "none":
