@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.formats.format import IMPORTERS, Problem
-from annotate.intake import Request, take_in
+from annotate.intake import LabelsRefusedError, Outcome, Request, take_in
 from annotate.public_sets import SETS, Web, fetch, parse
 from collect.console import Console
 
@@ -49,7 +49,11 @@ class Import:
             fetched = fetch(wanted, Web(console.workspace.root / ".cache" / "public", arguments.mirror))
             form, path, licence = fetched.format, fetched.folder, licence or fetched.licence
         request = Request(form, path, arguments.images, arguments.split, licence, arguments.unreviewed, arguments.skip_bad, console.dry_run)
-        outcome = take_in(dataset, request, console.track)
+        try:
+            outcome = take_in(dataset, request, console.track)
+        except LabelsRefusedError as error:
+            console.document(Outcome(problems=error.problems).document())
+            raise
         show_problems(outcome.problems, console)
         doing = "would import" if console.dry_run else "imported"
         console.out(
