@@ -17,7 +17,6 @@ import yaml  # type: ignore[import-untyped]
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import IMAGE_SUFFIXES, decode, files_under, number_from, read_bytes, relative, split_lists, split_of
-from collect.files import write_atomic
 
 _LISTS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt"}
 _NOT_LABELS = _LISTS | {"readme.txt", "readme.roboflow.txt", "readme.dataset.txt"}
@@ -127,9 +126,8 @@ def write(export: Export) -> list[Path]:
     for image in export.document["images"]:
         split = image.get("split") or "train"
         paths.append(export.place(image, f"images/{split}"))
-        target = export.out / "labels" / split / f"{Path(image['name']).stem}.txt"
-        write_atomic(target, "".join(_line(annotation, image, numbers) for annotation in grouped[image["id"]]))
-        paths.append(target)
+        lines = "".join(_line(annotation, image, numbers) for annotation in grouped[image["id"]])
+        paths.append(export.write(f"labels/{split}/{Path(image['name']).stem}.txt", lines))
     paths.append(_write_yaml(export))
     return paths
 
@@ -149,6 +147,4 @@ def _write_yaml(export: Export) -> Path:
     if "test" in splits:
         document["test"] = "images/test"
     document["names"] = dict(enumerate(export.names_of_categories().values()))
-    target = export.out / "data.yaml"
-    write_atomic(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-    return target
+    return export.write("data.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
