@@ -45,6 +45,9 @@ class Import:
         form, path, licence = arguments.format, Path(arguments.path), arguments.licence
         if form == PUBLIC:
             wanted = parse(arguments.path, arguments.limit)
+            if console.dry_run:
+                console.out(f"would fetch {arguments.path} and import it into {dataset.name}")
+                return Outcome().document()
             console.say(f"fetching {arguments.path}; what is fetched is kept in {console.workspace.root / '.cache' / 'public'}")
             fetched = fetch(wanted, Web(console.workspace.root / ".cache" / "public", arguments.mirror))
             form, path, licence = fetched.format, fetched.folder, licence or fetched.licence

@@ -140,11 +140,13 @@ def _line(annotation: dict[str, Any], image: dict[str, Any], numbers: dict[int, 
 
 
 def _write_yaml(export: Export) -> Path:
+    """Ultralytics insists on train and val. Where the release has no val, train stands in: test must not choose a model."""
     splits = export.splits()
-    # Ultralytics wants train and val; where the release has no val its test, else its train, stands in and is named as such
-    val = "val" if "val" in splits else "test" if "test" in splits else "train"
-    document: dict[str, Any] = {"path": ".", "train": "images/train", "val": f"images/{val}"}
+    train = "train" if "train" in splits else splits[0]
+    val = "val" if "val" in splits else train
+    document: dict[str, Any] = {"path": ".", "train": f"images/{train}", "val": f"images/{val}"}
     if "test" in splits:
         document["test"] = "images/test"
     document["names"] = dict(enumerate(export.names_of_categories().values()))
-    return export.write("data.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    note = "" if val == "val" else f"# this release has no val split: {val} stands in\n"
+    return export.write("data.yaml", note + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
