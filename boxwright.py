@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("train.commands.evaluate:EVALUATE", "COCO mAP of a run, or of any two COCO files"),
     "compare": ("train.commands.compare:COMPARE", "detectors side by side: accuracy, latency, memory, time"),
     "retrain": ("train.commands.retrain:RETRAIN", "release, warm start, gate: a new champion only on evidence"),
+    "onnx": ("train.commands.onnx:ONNX", "a run's detector as ONNX, checked in onnxruntime on real images"),
     "detect": ("train.commands.detect:DETECT", "run a trained detector on pictures, folders, video or camera"),
 }
 

@@ -200,7 +200,10 @@ class Journal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise StorageError(f"cannot use {self.path}: {error}; nothing was lost, mend that and run the same command again") from error
+            full = "the disk is full or failing: " if "full" in str(error) or "disk I/O" in str(error) else ""
+            raise StorageError(
+                f"{full}cannot use {self.path} ({error}); nothing was lost, mend that and run the same command again"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise CorruptError(f"{self.path} cannot be read: {error}; restore it from a backup") from error
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from collect.images.duplicates import clusters
+
 from annotate import coco, manifest, splits
 from annotate.attribution import attribution
 from annotate.diff import diff, markdown
@@ -25,7 +27,6 @@ from collect.clock import now
 from collect.definition import Definition
 from collect.errors import RefusedError, UsageError
 from collect.files import exclusive, fsync_folder, sha256_file, storage_errors, write_atomic
-from collect.images.duplicates import clusters
 from collect.ledger import Ledger
 from collect.licenses import allows
 from collect.records import ImageRecord, State
@@ -193,7 +194,8 @@ def _listed(names: list[str], most: int = 20) -> str:
 
 def _split(records: list[ImageRecord], labels: Labels, definition: Definition, parent: _Parent, options: Options) -> splits.Assignment:
     before = {image["sha256"]: image["split"] for image in parent.document["images"]}
-    near = clusters([record.phash for record in records], radius_bits=definition.collect.near_duplicate_bits) if records else []
+    signatures = [str(record.extra.get("signature", "")) for record in records]
+    near = clusters([record.phash for record in records], signatures, definition.collect.near_duplicate_bits)
     members = [
         splits.Member(
             sha256=record.sha256,

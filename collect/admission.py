@@ -6,15 +6,17 @@ Bytes reach the disk before the row that names them is committed. One thread at 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from collect import blobs
 from collect.clock import now
 from collect.definition import CollectPolicy, Definition
-from collect.images.duplicates import NearIndex, confirmed
+from collect.images.duplicates import NearIndex, pack
+from collect.images.hashing import Look, look
 from collect.images.inspect import Refusal
+from collect.images.similarity import confirmed
 from collect.ledger import Lease, Ledger, Settlement
 from collect.licenses import allows
 from collect.net.domains import registrable_domain
@@ -70,26 +72,23 @@ class Admission:
     def admit(self, arrivals: Sequence[Arrival]) -> list[Settlement]:
         """Decide, store and commit; returns what was settled, in order."""
         settlements: list[Settlement] = []
-        new: dict[str, tuple[ImageRecord, Arrival]] = {}
+        new: dict[str, ImageRecord] = {}
+        stored: list[blobs.Blob] = []
         for arrival in arrivals:
             settlement = self._decide(arrival, new)
             settlements.append(settlement)
             if settlement.image:
-                new[settlement.sha256] = (settlement.image, arrival)
-        blobs.store_all(
-            self._dataset, [blobs.Blob(record.sha256, record.extension, arrival.data) for record, arrival in new.values()]
-        )  # fmt: skip
+                new[settlement.sha256] = settlement.image
+                stored.append(blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data))
+        blobs.store_all(self._dataset, stored)
         self._ledger.settle(settlements)
-        for record, arrival in new.values():
-            self._near.add(record.phash, record.sha256)
-            self._count(record.domain, arrival.lease.licence.creator)
         return settlements
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Record what was refused early."""
         self._ledger.settle(settlements)
 
-    def _decide(self, arrival: Arrival, new: dict[str, tuple[ImageRecord, Arrival]]) -> Settlement:
+    def _decide(self, arrival: Arrival, new: dict[str, ImageRecord]) -> Settlement:
         facts = Settlement(
             arrival.lease.url_id, State.INVALID, status=arrival.status, final_url=arrival.final_url, redirects=arrival.redirects,
             etag=arrival.etag, robots=arrival.robots, num_bytes=len(arrival.data),
@@ -101,12 +100,14 @@ class Admission:
         picture = arrival.verdict
         assert picture is not None
         facts = replace(facts, sha256=picture.sha256)
+        early = self._exact(arrival.lease, picture, facts, new) or self._poor(picture, facts)
+        if early:
+            return early
+        seen = look(picture.phash, picture.signature)
         return (
-            self._exact(arrival.lease, picture, facts, new)
-            or self._poor(picture, facts)
-            or self._near_duplicate(picture, facts, new)
+            self._near_duplicate(picture, seen, facts, new)
             or self._capped(arrival.lease, facts)
-            or self._new(arrival, picture, facts)
+            or self._new(arrival, picture, seen, facts)
         )
 
     def _lost(self, lease: Lease, lost: Lost, robots: str) -> Settlement:
@@ -121,8 +122,8 @@ class Admission:
         rest_s = min(self._retries.longest_s, self._retries.first_s * 2 ** (lease.attempts - 1))
         return replace(settlement, retry_at=time.time() + max(rest_s, lost.retry_after_s))
 
-    def _exact(self, lease: Lease, picture: Picture, facts: Settlement, new: dict[str, tuple[ImageRecord, Arrival]]) -> Settlement | None:
-        held = new[picture.sha256][0] if picture.sha256 in new else self._ledger.image(picture.sha256)
+    def _exact(self, lease: Lease, picture: Picture, facts: Settlement, new: dict[str, ImageRecord]) -> Settlement | None:
+        held = new[picture.sha256] if picture.sha256 in new else self._ledger.image(picture.sha256)
         if held is None:
             return None
         duplicate = replace(facts, state=State.DUPLICATE, reason=Reason.EXACT, duplicate_of=held.sha256)
@@ -147,22 +148,14 @@ class Admission:
                 return replace(facts, reason=reason, detail=f"{name} {score:.2f}; the limit is {limit:g}")
         return None
 
-    def _near_duplicate(self, picture: Picture, facts: Settlement, new: dict[str, tuple[ImageRecord, Arrival]]) -> Settlement | None:
-        for sha256, bits in self._suspects(picture, new):
-            held = new[sha256][0] if sha256 in new else self._ledger.image(sha256)
+    def _near_duplicate(self, picture: Picture, seen: Look, facts: Settlement, new: dict[str, ImageRecord]) -> Settlement | None:
+        for sha256, bits in self._near.suspects(seen):
+            held = new[sha256] if sha256 in new else self._ledger.image(sha256)
             if held is not None and confirmed(picture.signature, str(held.extra.get("signature", ""))):
                 return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=f"{bits} of 64 bits apart", duplicate_of=sha256)
         return None
 
-    def _suspects(self, picture: Picture, new: dict[str, tuple[ImageRecord, Arrival]]) -> Iterable[tuple[str, int]]:
-        value, radius = int(picture.phash, 16), self._policy.near_duplicate_bits
-        for sha256, (record, _arrival) in new.items():
-            bits = (int(record.phash, 16) ^ value).bit_count()
-            if bits <= radius:
-                yield sha256, bits
-        yield from self._near.query(picture.phash)
-
-    def _new(self, arrival: Arrival, picture: Picture, facts: Settlement) -> Settlement:
+    def _new(self, arrival: Arrival, picture: Picture, seen: Look, facts: Settlement) -> Settlement:
         lease = arrival.lease
         known = bool(lease.licence.spdx)
         state, reason = (State.KEPT, Reason.NONE) if known else (State.QUARANTINED, Reason.LICENCE_UNKNOWN)
@@ -174,7 +167,10 @@ class Admission:
             page_url=lease.page_url, domain=lease.domain or registrable_domain(lease.url), found_at=now(), group=arrival.group,
             quality=picture.quality, extra=extra,
         )  # fmt: skip
-        return replace(facts, state=state, reason=reason, image=record)
+        # Known from here on to the rest of the batch; should the commit fail, the whole process ends.
+        self._near.add(record.sha256, seen)
+        self._count(record.domain, lease.licence.creator)
+        return replace(facts, state=state, reason=reason, image=record, windows=pack(seen.windows))
 
     # Caps per domain and per author
 
@@ -205,7 +201,8 @@ class Admission:
         """Loaded on first use, so that a resumed collection fetches while a million hashes are read."""
         if self._index is None:
             self._index = NearIndex(self._policy.near_duplicate_bits)
-            self._index.extend(self._ledger.image_hashes())
+            rows = list(self._ledger.image_hashes())
+            self._index.extend([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
         return self._index
 
 

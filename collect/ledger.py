@@ -88,6 +88,10 @@ CREATE TABLE IF NOT EXISTS images (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS images_by_state ON images (state, class_name);
 CREATE INDEX IF NOT EXISTS images_by_phash ON images (phash);
+CREATE TABLE IF NOT EXISTS windows (         -- hashes of each image's windows, apart from its row so that all are read fast
+    sha256 TEXT PRIMARY KEY,
+    hashes BLOB NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS queries (
     source TEXT NOT NULL,
     query TEXT NOT NULL,
@@ -123,7 +127,9 @@ class Lease:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED)."""
+    """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED); `windows` are then the
+    hashes of its windows (:func:`collect.images.duplicates.pack`).
+    """
 
     url_id: int
     state: State
@@ -139,6 +145,7 @@ class Settlement:
     robots: str = ""
     num_bytes: int = 0
     image: ImageRecord | None = None
+    windows: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -231,6 +238,11 @@ class Ledger:
                     ),
                 )  # fmt: skip
         return new
+
+    def rows(self, sql: str, *parameters: str | int | float) -> list[Any]:
+        """Rows of a question that no method here answers; reads only."""
+        with _translated(self.path):
+            return self._db.execute(sql, parameters).fetchall()
 
     def reclaim(self) -> int:
         """Make URLs that a dead process had leased available again; returns how many. Call with the lock held."""
@@ -331,6 +343,7 @@ class Ledger:
                 ],
             )  # fmt: skip
             self._insert_images(db, [s.image for s in settlements if s.image])
+            db.executemany("INSERT OR IGNORE INTO windows VALUES (?, ?)", [(s.sha256, s.windows) for s in settlements if s.windows])
 
     def settlement(self, url: str) -> Settlement:
         """What became of a URL that is known; LEASED, FOUND or RETRY where nothing final did."""
@@ -404,15 +417,24 @@ class Ledger:
             for row in rows:
                 yield _image_record(row)
 
+    def newest_images(self, state: State, limit: int) -> list[ImageRecord]:
+        """The last `limit` images found, newest first."""
+        rows = self._db.execute("SELECT * FROM images WHERE state = ? ORDER BY found_at DESC, sha256 LIMIT ?", (state, limit))
+        return [_image_record(row) for row in rows]
+
     def image(self, sha256: str) -> ImageRecord | None:
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
         return _image_record(row) if row else None
 
-    def image_hashes(self) -> Iterator[tuple[str, str]]:
-        """`(sha256, phash)` of every image ever held, in whatever state; reads an index only."""
+    def image_hashes(self) -> Iterator[tuple[str, str, bytes]]:
+        """`(sha256, phash, hashes of its windows)` of every image ever held, in whatever state; reads narrow trees only."""
+        query = (
+            "SELECT images.sha256, images.phash, coalesce(windows.hashes, x'') FROM images INDEXED BY images_by_phash"
+            " LEFT JOIN windows ON windows.sha256 = images.sha256 WHERE images.phash > ''"
+        )
         with _translated(self.path):
-            for row in self._db.execute("SELECT sha256, phash FROM images INDEXED BY images_by_phash WHERE phash > ''"):
-                yield row[0], row[1]
+            for row in self._db.execute(query):
+                yield tuple(row)
 
     def urls_of(self, sha256: str, limit: int = 100) -> list[str]:
         """URLs that brought these bytes, whatever became of them."""

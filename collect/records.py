@@ -106,7 +106,8 @@ class Candidate:
     """One find: an image that a source offers for a query. `width` and `height` are what the source says, 0 = unknown.
 
     `sha1` is hex where the source knows it before the download. `boxes` holds what an annotated source (Open Images)
-    brings: `(class_name, x, y, w, h)`, relative to the image's size, origin top left.
+    brings: `(class_name, x, y, w, h)`, relative to the image's size, origin top left. `group` joins candidates that must
+    share a split (frames of one video).
     """
 
     url: str
@@ -123,6 +124,7 @@ class Candidate:
     tags: tuple[str, ...] = ()
     licence: Licence = field(default_factory=Licence)
     boxes: tuple[tuple[str, float, float, float, float], ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)

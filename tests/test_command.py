@@ -20,7 +20,8 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_help__imports_nothing_heavy() -> None:
     script = (
-        "import sys, boxwright; boxwright.main(['--help']); heavy = {'torch', 'fiftyone', 'selenium', 'numpy', 'cv2', 'PIL', 'aiohttp', 'rich'};"
+        "import sys, boxwright; boxwright.main(['--help']);"
+        "heavy = {'torch', 'fiftyone', 'selenium', 'numpy', 'cv2', 'PIL', 'aiohttp', 'rich'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)

@@ -9,8 +9,12 @@ view of labels hides.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import logging
 import os
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.boxes import relative_from_xywh, xywh_from_relative
-from annotate.review.verdicts import Shown, ShownBox, attributes_of, offers_proposals
+from annotate.review.verdicts import Shown, ShownBox, attributes_of, boxes_shown, offers_proposals
 from annotate.state import Box, ImageLabels, Labels
 from collect.definition import Definition
 from collect.records import ImageRecord
@@ -81,10 +85,15 @@ def connect(root: Path, uri: str, database: str) -> Any:
         FIFTYONE_DEFAULT_DATASET_DIR=str(home / "datasets"),
         FIFTYONE_MODEL_ZOO_DIR=str(home / "models"),
         FIFTYONE_SHOW_PROGRESS_BARS="false",
+        FIFTYONE_EXECUTION_STORE_NOTIFICATION_SERVICE_DISABLED="true",
         FIFTYONE_SERVER="1",
     )
-    import fiftyone
-
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+        import fiftyone
+    for name in ("fiftyone", "eta"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)
     return fiftyone
 
 
@@ -172,6 +181,21 @@ def _save_views(fo: Any, dataset: Any) -> None:
     dataset.save_view("suspects", dataset.match(fo.ViewField("suspects.detections").length() > 0))
 
 
+def moment() -> datetime:
+    """Now, as MongoDB stores it: UTC without a zone, whole milliseconds."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def disconnect(fo: Any) -> None:
+    """Let go of the database, before its server is stopped."""
+    import fiftyone.core.odm.database as database
+
+    database._disconnect()
+    # FiftyOne would ask the stopped server for datasets to tidy up, for half a minute at exit.
+    atexit.unregister(database._delete_non_persistent_datasets_if_allowed)
+
+
 def sample_id(image: str) -> str:
     """The id of an image's sample: the first 24 digits of its sha256, so that it outlives a rebuild."""
     return image[:24]
@@ -180,8 +204,7 @@ def sample_id(image: str) -> str:
 def _documents(dataset_id: Any, definition: Definition, cards: Sequence[Card]) -> Iterator[dict[str, Any]]:
     from bson import ObjectId
 
-    moment = datetime.now(UTC).replace(tzinfo=None)
-    moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    made = moment()
     draw_random = random.Random(0)
     for rank, card in enumerate(cards, 1):
         record, labels = card.record, card.labels
@@ -196,8 +219,8 @@ def _documents(dataset_id: Any, definition: Definition, cards: Sequence[Card]) -
             "_media_type": "image",
             "_rand": draw_random.random(),
             "_dataset_id": dataset_id,
-            "created_at": moment,
-            "last_modified_at": moment,
+            "created_at": made,
+            "last_modified_at": made,
             "sha256": record.sha256,
             "rank": rank,
             "reason": card.reason,
@@ -206,7 +229,7 @@ def _documents(dataset_id: Any, definition: Definition, cards: Sequence[Card]) -
             **_provenance(record, definition),
             "duplicates": card.duplicates,
             "prefilled": offers_proposals(labels),
-            **box_fields(definition, record, labels),
+            **box_fields(definition, (record.width, record.height), labels),
             "suspects": _marks(card.suspects, record),
             "detections": _marks(card.detections, record),
         }  # fmt: skip
@@ -229,13 +252,11 @@ def review_fields(labels: ImageLabels) -> dict[str, Any]:
     return {"review": str(labels.verdict), "reviewer": labels.reviewer.partition(":")[2], "reviewed_at": when}
 
 
-def box_fields(definition: Definition, record: ImageRecord, labels: ImageLabels) -> dict[str, Any]:
+def box_fields(definition: Definition, size_wh: tuple[int, int], labels: ImageLabels) -> dict[str, Any]:
     """`boxes` and `proposals` of an image, as FiftyOne stores them."""
-    size_wh = (record.width, record.height)
     proposed = [_detection(definition, box, size_wh, copy=True) for box in labels.proposed()]
-    shown = labels.proposed() if offers_proposals(labels) else labels.present()
     return {
-        "boxes": _detections([_detection(definition, box, size_wh) for box in shown]),
+        "boxes": _detections([_detection(definition, box, size_wh) for box in boxes_shown(labels)]),
         "proposals": _detections(proposed),
     }
 
@@ -256,9 +277,14 @@ def _detection(definition: Definition, box: Box, size_wh: tuple[int, int], *, co
         "tags": [],
         "label": entry.name if entry else box.category,
         "bounding_box": list(relative_from_xywh(box.xywh, size_wh)),
-        "confidence": box.score,
+        **_confidence(box.score),
         **({} if copy else {name: name in on for name in definition.annotate.attributes}),
     }
+
+
+def _confidence(score: float | None) -> dict[str, float]:
+    # Left out, not null: over a null the App goes on patching for ever.
+    return {} if score is None else {"confidence": score}
 
 
 def _marks(marks: Sequence[Mark], record: ImageRecord) -> dict[str, Any]:
@@ -269,7 +295,7 @@ def _marks(marks: Sequence[Mark], record: ImageRecord) -> dict[str, Any]:
         [
             {
                 "_id": ObjectId(), "_cls": "Detection", "attributes": {}, "tags": [], "label": mark.label,
-                "bounding_box": list(relative_from_xywh(mark.xywh, size_wh)), "confidence": mark.score,
+                "bounding_box": list(relative_from_xywh(mark.xywh, size_wh)), **_confidence(mark.score),
             }
             for mark in marks
         ]

@@ -110,16 +110,25 @@ class Desk:
 
 
 def offers_proposals(entry: ImageLabels) -> bool:
-    """Whether a reviewer gets the image's proposals as boxes: it is pending, and has no other boxes."""
-    return entry.verdict == Verdict.PENDING and bool(entry.proposed()) and not entry.present()
+    """Whether a reviewer gets the image's undecided proposals as boxes.
+
+    Yes until it is accepted, unless it has boxes that no person touched (imported ones), which they would only double.
+    What a person drew or corrected before a restart stands beside the proposals that are still to be decided.
+    """
+    return entry.verdict != Verdict.ACCEPTED and bool(entry.proposed()) and all(box.reviewed_by for box in entry.present())
 
 
 def shown(definition: Definition, image: str, size_wh: tuple[int, int], entry: ImageLabels) -> Shown:
     """What a person who opens the image gets to see."""
     prefilled = offers_proposals(entry)
-    boxes = entry.proposed() if prefilled else entry.present()
-    seen = tuple(ShownBox(box.id, box.category, box.xywh, attributes_of(definition, box)) for box in boxes)
+    seen = tuple(ShownBox(box.id, box.category, box.xywh, attributes_of(definition, box)) for box in boxes_shown(entry))
     return Shown(image, *size_wh, seen, prefilled)
+
+
+def boxes_shown(entry: ImageLabels) -> list[Box]:
+    """The boxes in front of a person who opens the image, in the order in which they came."""
+    wanted = {Status.PRESENT, Status.PROPOSED} if offers_proposals(entry) else {Status.PRESENT}
+    return [box for box in entry.boxes.values() if box.status in wanted]
 
 
 def attributes_of(definition: Definition, box: Box) -> frozenset[str]:

@@ -71,7 +71,7 @@ def offers(scenes: list[Scene]) -> list[Offer]:
     found = [_original(scene) for scene in scenes]
     found += [_mirror(scene) for scene in scenes if scene.index % 20 == 4]
     found += [_repost(scene) for scene in scenes if scene.index % 15 == 5]
-    found += _broken([scene for scene in scenes if scene.index % 15 != 7][:12])
+    found += _broken([scene for scene in scenes if scene.index % 14 != 6][:12])
     return found
 
 
@@ -85,7 +85,7 @@ def _original(scene: Scene) -> Offer:
         path=f"/photos/{scene.album}/{number:04d}.jpg", body=scene.jpeg, title=scene.title, tags=scene.tags, page=f"/albums/{scene.album}",
         licence=scene.licence, size_wh=scene.size_wh, boxes=scene.boxes, listed=frozenset(listed),
     )  # fmt: skip
-    if number % 16 == 9:
+    if number % 17 == 9:
         return replace(offer, licence=Licence(), listed=frozenset({BING_API, BING_PAGE}))
     if number % 40 == 11:
         return replace(offer, path=f"/private/{number:04d}.jpg")

@@ -267,8 +267,8 @@ def _words(rng: np.random.Generator, topic: str, album: str) -> tuple[str, tuple
 
 
 def _licence(rng: np.random.Generator, index: int, author: str) -> Licence:
-    """Most are free for reuse; one in fifteen is not (`by-nc`)."""
-    kind, version = ("by-nc", "2.0") if index % 15 == 7 else _LICENCES[int(rng.integers(len(_LICENCES)))]
+    """Most are free for reuse; one in fourteen is not (`by-nc`)."""
+    kind, version = ("by-nc", "2.0") if index % 14 == 6 else _LICENCES[int(rng.integers(len(_LICENCES)))]
     public = kind in {"cc0", "pdm"}
     spdx = {"cc0": "CC0-1.0", "pdm": "PDM-1.0"}.get(kind, f"CC-{kind.upper()}-{version}")
     part = {"cc0": "publicdomain/zero", "pdm": "publicdomain/mark"}.get(kind, f"licenses/{kind}")

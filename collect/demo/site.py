@@ -11,11 +11,14 @@ again), `/broken/`, `/private/` (forbidden by robots.txt).
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self, cast
@@ -27,7 +30,7 @@ import numpy as np
 from collect.demo import wire
 from collect.demo.catalogue import Offer, offers
 from collect.demo.scenes import Box, Scene, make_scenes
-from collect.errors import NotFoundError
+from collect.errors import NotFoundError, PortInUseError
 from collect.records import Licence
 
 ROBOTS = b"User-agent: *\nDisallow: /private/\nAllow: /\n"
@@ -43,14 +46,27 @@ class Reply(NamedTuple):
 
 
 class Site:
-    """The running site; a context manager. `requests` counts what was asked of each path."""
+    """The running site; a context manager. `requests` counts what was asked of each path.
 
-    def __init__(self, num_scenes: int = 300, seed: int = 0, scenes: list[Scene] | None = None) -> None:
+    `fragments=False` answers `/images/async` with nothing unless Bing's page itself asks, as Bing does to some clients: the
+    scraper then needs its browser. `port` 0 = any that is free.
+
+    Raises:
+        PortInUseError: something else listens on `port`.
+    """
+
+    def __init__(
+        self, num_scenes: int = 300, seed: int = 0, scenes: list[Scene] | None = None, *, fragments: bool = True, port: int = 0
+    ) -> None:
+        self.fragments = fragments
         self.offers: dict[str, Offer] = {offer.path: offer for offer in offers(make_scenes(num_scenes, seed) if scenes is None else scenes)}
         self.requests: Counter[str] = Counter()
         self._boxes = {hashlib.sha256(offer.body).hexdigest(): offer.boxes for offer in self.offers.values()}
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        try:
+            self._server = _Server(("127.0.0.1", port), _Handler)
+        except OSError as error:
+            raise PortInUseError(f"port {port} is taken; choose another, or 0 for any free one") from error
         self._server.site = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="demo-site", daemon=True)
 
@@ -113,6 +129,8 @@ class Site:
             return _json(*wire.openverse(self.base_url, listed, parameters))
         if path.startswith("/v1/images/"):
             return _json(*wire.openverse_detail(self.base_url, listed, path.removeprefix("/v1/images/").strip("/")))
+        if path == "/images/async" and not (self.fragments or "/images/search" in headers.get("referer", "")):
+            return _html("")
         return self._page(path, parameters, listed)
 
     def _page(self, path: str, parameters: dict[str, str], listed: list[Offer]) -> Reply:
@@ -162,21 +180,39 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # else each keep-alive answer waits 40 ms for an acknowledgement
     wbufsize = -1
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that was killed or had enough
+            super().handle()
+
     def do_GET(self) -> None:
         site = cast(_Server, self.server).site
         reply = site.answer(self.path, {name.lower(): value for name, value in self.headers.items()})
-        try:
-            self.send_response(reply.status)
-            for name, value in (("Content-Type", reply.mime), ("Content-Length", str(len(reply.body))), *reply.headers):
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(reply.body)
-            self.wfile.flush()
-        except ConnectionError:
-            self.close_connection = True  # a client that was killed or had enough
+        self.send_response(reply.status)
+        for name, value in (("Content-Type", reply.mime), ("Content-Length", str(len(reply.body))), *reply.headers):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
+        self.wfile.flush()
 
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: what was asked is in `Site.requests`."""
+
+
+def main() -> None:
+    """`python -m collect.demo.site`: the site alone, until Ctrl-C, to try `boxwright collect` on without a network."""
+    parser = argparse.ArgumentParser(prog="python -m collect.demo.site", description=main.__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0 = any that is free")
+    parser.add_argument("--scenes", type=int, default=300, help="how many pictures to make")
+    words = parser.parse_args()
+    with Site(words.scenes, port=words.port) as site:
+        sys.stdout.write(f"{site.base_url}\n")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from collect.demo.catalogue import Offer, stem
 from collect.licenses import family
@@ -101,8 +102,14 @@ def _bing_item(base: str, offer: Offer) -> dict[str, Any]:
         "imageId": _identity(offer).upper(),
     }
     if offer.licence.spdx:
-        item["creativeCommons"] = offer.licence.url
+        item["creativeCommons"] = _licence_name(offer.licence.spdx)
     return item
+
+
+def _licence_name(spdx: str) -> str:
+    """A licence as people write it: `CC BY-SA 4.0`, `CC0 1.0`, `Public Domain Mark 1.0`."""
+    kind, _, version = spdx.rpartition("-")
+    return f"Public Domain Mark {version}" if kind == "PDM" else f"{kind.replace('CC-', 'CC ')} {version}"
 
 
 def bing_fragment(base: str, offers: Sequence[Offer], parameters: dict[str, str]) -> str:
@@ -110,14 +117,22 @@ def bing_fragment(base: str, offers: Sequence[Offer], parameters: dict[str, str]
     first, count = _number(parameters, "first", 1), _number(parameters, "count", 35)
     part = matching(offers, parameters.get("q", ""), "bing-images")[max(first - 1, 0) :][:count]
     items = "".join(f"<li>{_iusc(base, offer)}</li>" for offer in part)
-    return f'<ul class="dgControl_list">{items}</ul>' if items else ""
+    return f'<ul class="dgControl_list">{items}</ul>{_related(offers, parameters)}' if items else ""
+
+
+def _related(offers: Sequence[Offer], parameters: dict[str, str]) -> str:
+    hits = matching(offers, parameters.get("q", ""), "bing-images")
+    links = [
+        f'<a class="rsu" href="/images/search?{urlencode({"q": text})}">{text}</a>' for text in suggestions(hits, parameters.get("q", ""))
+    ]
+    return f'<div class="rsu_container">{" ".join(links)}</div>'
 
 
 def bing_page(base: str, offers: Sequence[Offer], parameters: dict[str, str]) -> str:
     """`/images/search`: the first results, a consent banner, a "see more" button, and a script that loads the rest."""
     query = html.escape(parameters.get("q", ""), quote=True)
     first = bing_fragment(base, offers, {**parameters, "first": "1", "count": "35"})
-    return _BING_PAGE.replace("QUERY", query).replace("FIRST", first)
+    return _BING_PAGE.replace("QUERY", query).replace("FIRST", first or f"<h2>There are no results for {query}</h2>")
 
 
 def _iusc(base: str, offer: Offer) -> str:
@@ -131,8 +146,10 @@ def _iusc(base: str, offer: Offer) -> str:
         "desc": offer.title,
     }
     width, height = offer.size_wh
+    detail = "/images/search?" + urlencode({"view": "detailV2", "mediaurl": base + offer.path, "exph": height, "expw": width})
     return (
-        f'<div class="iuscp"><div class="imgpt"><a class="iusc" href="#" m="{html.escape(json.dumps(facts), quote=True)}">'
+        f'<div class="iuscp"><div class="imgpt"><a class="iusc" href="{html.escape(detail, quote=True)}"'
+        f' m="{html.escape(json.dumps(facts), quote=True)}">'
         f'<img class="mimg" src="/th?id={offer.path}" alt="{html.escape(offer.title, quote=True)}" width="120" loading="lazy"></a>'
         f'<div class="img_info hon"><span class="nowrap">{width}&#215;{height}</span></div></div></div>'
     )
@@ -246,5 +263,6 @@ async function more() {
   if (text.trim()) { box.insertAdjacentHTML("beforeend", text); } else { document.querySelector(".btn_seemore")?.remove(); }
   loading = false;
 }
+document.addEventListener("click", event => { if (event.target.closest("a.iusc")) event.preventDefault(); });
 addEventListener("scroll", () => { if (innerHeight + scrollY > document.body.offsetHeight - 400) more(); });
 </script></body></html>"""

@@ -1,13 +1,18 @@
-"""Near-duplicates: a perceptual hash suspects, a second and stricter look at two thumbnails decides.
+"""Near-duplicates: perceptual hashes suspect, a second and stricter look at two thumbnails decides.
 
-The search is complete to its radius: two 64-bit hashes at most `radius` bits apart agree to within `radius // 4` bits in at
-least one of their four 16-bit bands (multi-index hashing, Norouzi et al. 2012), so probing every band with every mask of
-that many bits finds them all.
+Each picture has a hash of its whole, of nine windows, and of its mirror image. Two pictures are suspects where the whole of
+one is within `radius` bits of the whole, of a window (a crop) or of the mirror image of the other. The search is complete to
+its radius: 64-bit hashes at most ten bits apart cannot differ by three bits or more in three of their 16-bit bands and by two in
+the fourth, for that is eleven; so probing every band with every mask of two bits (one in the fourth) finds them all
+(multi-index hashing, Norouzi et al. 2012).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -15,84 +20,254 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collect.images.hashing import as_uint64, signature_array
+from collect.images.hashing import Look, as_uint64, look
+from collect.images.similarity import confirmed
 
 _BANDS = 4
 _BAND_BITS = 16
 _KEYS = 1 << _BAND_BITS
 _SEAL_AT = 65_536
-_MATCH = 0.9
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
+
+Hashes = NDArray[np.uint64]
 
 
 class NearIndex:
-    """Hashes of all images ever held, to be asked for those near a new one; grows one by one, 40 bytes each plus bands.
-
-    The newest hashes are compared one by one (numpy does fifty million in a few hundredths of a second); once they are many
-    they are sorted into bands.
-    """
+    """Hashes of all images ever held, to be asked for those near a new one; grows one by one, about 270 bytes each."""
 
     def __init__(self, radius_bits: int = 10) -> None:
-        self.radius_bits = radius_bits
-        self._hashes = np.zeros(1024, np.uint64)
-        self._keys = bytearray()
-        self._size = 0
+        self._wholes, self._windows = HashTable(radius_bits), HashTable(radius_bits)
+        self._sha256s = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._wholes)
+
+    def add(self, sha256: str, seen: Look) -> None:
+        """Remember a picture by its sha256 (64 hex digits)."""
+        self._windows.extend(seen.windows, np.full(len(seen.windows), len(self), np.int32))
+        self._wholes.extend(np.array([seen.full], np.uint64), np.array([len(self)], np.int32))
+        self._sha256s += bytes.fromhex(sha256)
+
+    def extend(self, sha256s: Sequence[str], phashes: Sequence[str], windows: Sequence[bytes]) -> None:
+        """Remember pictures as the ledger holds them: `windows` are nine big-endian 64-bit hashes, or no bytes."""
+        if not sha256s:
+            return
+        first = len(self)
+        owners = np.repeat(np.arange(first, first + len(sha256s), dtype=np.int32), [len(entry) // 8 for entry in windows])
+        self._windows.extend(unpack(b"".join(windows)), owners)
+        self._wholes.extend(as_uint64(list(phashes)), np.arange(first, first + len(sha256s), dtype=np.int32))
+        self._sha256s += bytes.fromhex("".join(sha256s))
+
+    def suspects(self, seen: Look) -> list[tuple[str, int]]:
+        """Remembered pictures within the radius as `(sha256, distance in bits)`, nearest first."""
+        mirror = [] if seen.mirror is None else [seen.mirror]
+        questions = np.concatenate([np.array([seen.full, *mirror], np.uint64), seen.windows])
+        found: dict[int, int] = {}
+        for table, asked in ((self._wholes, questions), (self._windows, questions[:1])):
+            for owner, distance in table.within(asked):
+                found[owner] = min(distance, found.get(owner, 64))
+        return [(self._sha256(owner), distance) for owner, distance in sorted(found.items(), key=lambda entry: entry[1])]
+
+    def _sha256(self, place: int) -> str:
+        return self._sha256s[place * 32 : place * 32 + 32].hex()
+
+
+class HashTable:
+    """64-bit hashes with their owners' numbers, searched within a radius.
+
+    The newest are compared one by one (numpy compares a million in a millisecond); once they are many, they are sorted into
+    bands.
+    """
+
+    def __init__(self, radius_bits: int) -> None:
+        self._radius = radius_bits
+        self._hashes, self._owners = np.zeros(1024, np.uint64), np.zeros(1024, np.int32)
+        self._size = self._sealed = 0
         self._bands: list[_Band] = []
-        self._sealed = 0
 
     def __len__(self) -> int:
         return self._size
 
-    def add(self, phash: str, sha256: str) -> None:
-        """Remember a picture: 16 and 64 hex digits."""
-        self.extend([(sha256, phash)])
-
-    def extend(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Remember pictures given as `(sha256, phash)`."""
-        entries = list(pairs)
-        if not entries:
-            return
-        new = as_uint64([phash for _sha256, phash in entries])
-        while self._size + len(new) > len(self._hashes):
-            self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
-        self._hashes[self._size : self._size + len(new)] = new
-        self._size += len(new)
-        self._keys += bytes.fromhex("".join(sha256 for sha256, _phash in entries))
+    def extend(self, hashes_N: Hashes, owners_N: NDArray[np.int32]) -> None:
+        end = self._size + len(hashes_N)
+        if end > len(self._hashes):
+            room = max(end, 2 * len(self._hashes)) - len(self._hashes)
+            self._hashes = np.concatenate([self._hashes, np.zeros(room, np.uint64)])
+            self._owners = np.concatenate([self._owners, np.zeros(room, np.int32)])
+        self._hashes[self._size : end] = hashes_N
+        self._owners[self._size : end] = owners_N
+        self._size = end
         if self._size - self._sealed > max(_SEAL_AT, self._sealed // 4):
             self._bands = [_Band(self._hashes[: self._size], band) for band in range(_BANDS)]
             self._sealed = self._size
 
-    def query(self, phash: str) -> list[tuple[str, int]]:
-        """All remembered pictures within the radius, as `(sha256, distance in bits)`, nearest first."""
-        wanted = as_uint64([phash])[0]
+    def within(self, asked_Q: Hashes) -> list[tuple[int, int]]:
+        """`(owner, distance)` of every hash within the radius of one of those asked for; an owner may come more than once."""
         tail = self._hashes[self._sealed : self._size]
-        places = np.flatnonzero(np.bitwise_count(tail ^ wanted) <= self.radius_bits) + self._sealed
+        distances = np.bitwise_count(asked_Q[:, None] ^ tail[None, :])
+        which, places = np.nonzero(distances <= self._radius)
+        owners = self._owners[self._sealed + places]
+        answers = list(zip(owners.tolist(), distances[which, places].tolist(), strict=True))
         if self._bands:
-            masks = _masks(self.radius_bits // _BANDS)
-            suspects = np.unique(np.concatenate([band.rows(wanted, masks) for band in self._bands]))
-            near = np.bitwise_count(self._hashes[suspects] ^ wanted) <= self.radius_bits
-            places = np.concatenate([places, suspects[near]])
-        distances = np.bitwise_count(self._hashes[places] ^ wanted)
-        order = np.argsort(distances, kind="stable")
-        return [(self._key(int(places[n])), int(distances[n])) for n in order]
+            for asked in asked_Q:
+                answers += self._within_bands(asked)
+        return answers
 
-    def _key(self, place: int) -> str:
-        return self._keys[place * 32 : place * 32 + 32].hex()
+    def _within_bands(self, asked: np.uint64) -> list[tuple[int, int]]:
+        radii = _band_radii(self._radius)
+        rows = np.concatenate([band.rows(asked, _masks(num_bits)) for band, num_bits in zip(self._bands, radii, strict=True)])
+        distances = np.bitwise_count(self._hashes[rows] ^ asked)
+        near = np.flatnonzero(distances <= self._radius)
+        return list(zip(self._owners[rows[near]].tolist(), distances[near].tolist(), strict=True))
 
 
 class _Band:
     """One band of many hashes: row numbers sorted by the band's 16 bits."""
 
-    def __init__(self, hashes_N: NDArray[np.uint64], band: int) -> None:
+    def __init__(self, hashes_N: Hashes, band: int) -> None:
         self.shift = np.uint64(band * _BAND_BITS)
-        keys = ((hashes_N >> self.shift) & np.uint64(_KEYS - 1)).astype(np.uint16)
+        keys = self.keys(hashes_N)
         self.order = np.argsort(keys, kind="stable").astype(np.int32)
         self.starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=_KEYS))]).astype(np.int32)
 
-    def rows(self, wanted: np.uint64, masks: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Rows whose band equals that of `wanted` but for one of the masks."""
-        probes = int((wanted >> self.shift) & np.uint64(_KEYS - 1)) ^ masks
+    def keys(self, hashes_N: Hashes) -> NDArray[np.uint16]:
+        return ((hashes_N >> self.shift) & np.uint64(_KEYS - 1)).astype(np.uint16)
+
+    def rows(self, asked: np.uint64, masks: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Rows whose band equals that of `asked` but for one of the masks."""
+        probes = int((asked >> self.shift) & np.uint64(_KEYS - 1)) ^ masks
         return self.order[ranges(self.starts[probes], self.starts[probes + 1])]
+
+
+def near_pairs(left_N: Hashes, right_M: Hashes | None, radius_bits: int) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """All pairs `(row of left, row of right)` within the radius, in blocks; a pair may come more than once.
+
+    `right_M` None joins `left_N` with itself: each pair once from either side, no row with itself. As many threads work as
+    there are cores: numpy lets go of the interpreter's lock in what takes the time.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for number, num_bits in enumerate(_band_radii(radius_bits)):
+            band = _Band(left_N if right_M is None else right_M, number)
+            order = band.order if right_M is None else np.argsort(band.keys(left_N), kind="stable").astype(np.int32)
+            left = left_N[order]
+            join = _Join(left, left if right_M is None else right_M[band.order], band, radius_bits, right_M is None)
+            for blocks in threads.map(join.pairs, _masks(num_bits).tolist()):
+                for first, second in blocks:
+                    yield order[first], band.order[second]
+
+
+def _band_radii(radius_bits: int) -> list[int]:
+    """How far each band must be searched: hashes within the radius cannot be further apart than this in all bands at once.
+
+    >>> _band_radii(10), _band_radii(3)
+    ([2, 2, 2, 1], [0, 0, 0, 0])
+    """
+    each, rest = divmod(radius_bits - _BANDS + 1, _BANDS)
+    return [each + 1] * rest + [each] * (_BANDS - rest)
+
+
+@dataclass(frozen=True)
+class _Join:
+    """Two lists of hashes, both sorted by the keys of one band."""
+
+    left_N: Hashes
+    right_M: Hashes
+    band: _Band
+    radius_bits: int
+    with_itself: bool
+
+    def pairs(self, mask: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Places of near pairs whose keys differ by exactly `mask`."""
+        keys = self.band.keys(self.left_N).astype(np.int64) ^ mask
+        starts, ends = self.band.starts[keys], self.band.starts[keys + 1]
+        if self.with_itself:
+            starts = np.maximum(starts, np.arange(1, len(keys) + 1, dtype=np.int32))
+        return list(_near_in_ranges(self.left_N, self.right_M, starts, ends, self.radius_bits))
+
+
+def _near_in_ranges(
+    left_N: Hashes, right_M: Hashes, starts_N: NDArray[np.int32], ends_N: NDArray[np.int32], radius_bits: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of left row n with right rows `starts[n]:ends[n]` that are near, in blocks small enough for the cache."""
+    rows = np.flatnonzero(ends_N > starts_N)
+    lengths = (ends_N - starts_N)[rows]
+    totals = np.cumsum(lengths, dtype=np.int64)
+    begin = 0
+    while begin < len(rows):
+        done = int(totals[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(totals, done + _BLOCK)))
+        block, sizes = rows[begin:end], lengths[begin:end]
+        second = ranges(starts_N[block], ends_N[block])
+        near = np.flatnonzero(np.bitwise_count(np.repeat(left_N[block], sizes) ^ right_M[second]) <= radius_bits)
+        if len(near):
+            yield np.repeat(block, sizes)[near], second[near]
+        begin = end
+
+
+def clusters(phashes: Sequence[str], signatures: Sequence[str] | None = None, radius_bits: int = 10) -> list[int]:
+    """Which pictures belong together: equal labels for those joined by near-duplicate pairs, labels counted from 0.
+
+    With `signatures` ("" where one is missing) crops and mirror images are found too, and a pair counts only where the second
+    test confirms it; a pair of which one signature is missing counts by its hashes.
+    """
+    joined = _Union(len(phashes))
+    if signatures is None:
+        pairs: Iterable[tuple[Any, Any]] = near_pairs(as_uint64(list(phashes)), None, radius_bits) if phashes else ()
+    else:
+        pairs = _suspect_pairs(phashes, signatures, radius_bits)
+    for first, second in pairs:
+        for a, b in zip(first.tolist(), second.tolist(), strict=True):
+            if a != b and joined.root(a) != joined.root(b) and _same(signatures, a, b):
+                joined.join(a, b)
+    return joined.labels()
+
+
+def _same(signatures: Sequence[str] | None, a: int, b: int) -> bool:
+    return signatures is None or not (signatures[a] and signatures[b]) or confirmed(signatures[a], signatures[b])
+
+
+def _suspect_pairs(phashes: Sequence[str], signatures: Sequence[str], radius_bits: int) -> Iterator[tuple[Any, Any]]:
+    if not phashes:
+        return
+    wholes = as_uint64(list(phashes))
+    looks = [look(phash, signature) for phash, signature in zip(phashes, signatures, strict=True)]
+    yield from near_pairs(wholes, None, radius_bits)
+    others = [np.append(seen.windows, np.array([seen.mirror], np.uint64)) if seen.mirror is not None else seen.windows for seen in looks]
+    owners = np.repeat(np.arange(len(looks)), [len(entry) for entry in others])
+    for first, second in near_pairs(wholes, np.concatenate(others), radius_bits):
+        yield first, owners[second]
+
+
+class _Union:
+    """Disjoint sets of the numbers below `size`."""
+
+    def __init__(self, size: int) -> None:
+        self._parents = list(range(size))
+
+    def root(self, place: int) -> int:
+        parents = self._parents
+        while parents[place] != place:
+            parents[place] = parents[parents[place]]
+            place = parents[place]
+        return place
+
+    def join(self, a: int, b: int) -> None:
+        root_a, root_b = self.root(a), self.root(b)
+        self._parents[max(root_a, root_b)] = min(root_a, root_b)
+
+    def labels(self) -> list[int]:
+        labels: dict[int, int] = {}
+        return [labels.setdefault(self.root(place), len(labels)) for place in range(len(self._parents))]
+
+
+def pack(windows: Hashes) -> bytes:
+    """Window hashes as the ledger stores them: big-endian, eight bytes each."""
+    return windows.astype(">u8").tobytes()
+
+
+def unpack(data: bytes) -> Hashes:
+    """The inverse of :func:`pack`."""
+    return np.frombuffer(data, ">u8").astype(np.uint64)
 
 
 def ranges(starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[np.int64]:
@@ -102,9 +277,8 @@ def ranges(starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[np.int64]:
     [2, 3, 9]
     """
     lengths = (ends - starts).astype(np.int64)
-    total = int(lengths.sum())
     begins = np.cumsum(lengths) - lengths
-    return np.asarray(np.arange(total) + np.repeat(starts - begins, lengths), dtype=np.int64)
+    return np.asarray(np.repeat(starts - begins, lengths) + np.arange(int(lengths.sum())), dtype=np.int64)
 
 
 @cache
@@ -113,71 +287,3 @@ def _masks(num_bits: int) -> NDArray[np.int64]:
     places = range(_BAND_BITS)
     found: list[int] = [sum(1 << place for place in chosen) for size in range(num_bits + 1) for chosen in combinations(places, size)]
     return np.array(found, dtype=np.int64)
-
-
-def confirmed(signature_a: str, signature_b: str) -> bool:
-    """The second test: whether two thumbnails show the same picture."""
-    return similarity(signature_a, signature_b) >= _MATCH
-
-
-def similarity(signature_a: str, signature_b: str) -> float:
-    """Correlation of two thumbnails, 1 = equal but for brightness and contrast."""
-    a, b = signature_array(signature_a).ravel(), signature_array(signature_b).ravel()
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else float(np.array_equal(a, b))
-
-
-def near_pairs(hashes_N: NDArray[np.uint64], radius_bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """All pairs of rows within the radius, in blocks `(first, second)`; a pair may come more than once, never as `(n, n)`."""
-    for number in range(_BANDS):
-        band = _Band(hashes_N, number)
-        keys = ((hashes_N >> band.shift) & np.uint64(_KEYS - 1)).astype(np.int64)[band.order]
-        for mask in _masks(radius_bits // _BANDS):
-            yield from _joined(hashes_N, band, keys, int(mask), radius_bits)
-
-
-def _joined(
-    hashes_N: NDArray[np.uint64], band: _Band, keys_N: NDArray[np.int64], mask: int, radius_bits: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs whose keys in a band differ by exactly `mask`; the work is cut so that a block stays in the cache."""
-    sorted_hashes = hashes_N[band.order]
-    partners = keys_N ^ mask
-    starts, ends = band.starts[partners].astype(np.int64), band.starts[partners + 1].astype(np.int64)
-    rows = np.arange(len(keys_N))
-    starts = np.maximum(starts, rows + 1)  # each pair from its lower side only
-    lengths = np.maximum(ends - starts, 0)
-    cuts = np.searchsorted(np.cumsum(lengths), np.arange(_BLOCK, int(lengths.sum()) + _BLOCK, _BLOCK))
-    begin = 0
-    for cut in cuts:
-        end = min(int(cut) + 1, len(rows))
-        sizes = lengths[begin:end]
-        first = np.repeat(rows[begin:end], sizes)
-        second = ranges(starts[begin:end], starts[begin:end] + sizes)
-        near = np.bitwise_count(sorted_hashes[first] ^ sorted_hashes[second]) <= radius_bits
-        if near.any():
-            yield band.order[first[near]].astype(np.int64), band.order[second[near]].astype(np.int64)
-        begin = end
-
-
-def clusters(phashes: Sequence[str], signatures: Sequence[str] | None = None, radius_bits: int = 10) -> list[int]:
-    """Which pictures belong together: equal labels for those joined by near-duplicate pairs, labels counted from 0.
-
-    With `signatures` a pair counts only where the second test confirms it.
-    """
-    parents = list(range(len(phashes)))
-
-    def root(place: int) -> int:
-        while parents[place] != place:
-            parents[place] = parents[parents[place]]
-            place = parents[place]
-        return place
-
-    if phashes:
-        for first, second in near_pairs(as_uint64(list(phashes)), radius_bits):
-            for a, b in zip(first.tolist(), second.tolist(), strict=True):
-                root_a, root_b = root(a), root(b)
-                if root_a != root_b and (signatures is None or confirmed(signatures[a], signatures[b])):
-                    parents[max(root_a, root_b)] = min(root_a, root_b)
-    labels: dict[int, int] = {}
-    return [labels.setdefault(root(place), len(labels)) for place in range(len(phashes))]

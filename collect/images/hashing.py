@@ -1,8 +1,9 @@
-"""The 64-bit perceptual hash, and the small thumbnail that confirms what the hash suspects."""
+"""The 64-bit perceptual hash, the hashes of a picture's windows, and the thumbnail that confirms what hashes suspect."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -10,8 +11,67 @@ from numpy.typing import NDArray
 from PIL import Image
 
 HASH_SIDE = 32
-SIGNATURE_SIDE = 16
+SIGNATURE_SIDE = 24
+#: A crop of a picture looks like one of its windows: 3 × 3 of them, each nine tenths of the sides.
+WINDOW_SCALE = 0.9
+WINDOW_OFFSETS = (0.0, 0.05, 0.1)
+NUM_WINDOWS = len(WINDOW_OFFSETS) ** 2
 _LOW = 8
+
+
+@dataclass(frozen=True)
+class Look:
+    """All hashes of one picture: `full` and `mirror` as 64-bit numbers, `windows` (9,) uint64, empty where unknown."""
+
+    full: int
+    windows: NDArray[np.uint64]
+    mirror: int | None = None
+
+
+def phash(grey: Image.Image) -> str:
+    """64-bit DCT hash of a greyscale picture as 16 hex digits (Zauner 2010: 32×32, lowest 8×8 coefficients, their median)."""
+    small = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS), dtype=np.float32)
+    rows = _dct_rows()
+    bits = _bits(np.asarray(rows @ small @ rows.T, np.float32).reshape(1, _LOW * _LOW))
+    return str(bits.tobytes().hex())
+
+
+def signature(grey: Image.Image) -> str:
+    """A 24×24 greyscale thumbnail in base64: small enough to keep for every image ever held."""
+    small = grey.resize((SIGNATURE_SIDE, SIGNATURE_SIDE), Image.Resampling.BOX)
+    return base64.b64encode(small.tobytes()).decode()
+
+
+def signature_array(text: str) -> NDArray[np.float32]:
+    """The thumbnail of :func:`signature` as (24, 24)."""
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(SIGNATURE_SIDE, SIGNATURE_SIDE).astype(np.float32)
+
+
+def look(phash_hex: str, signature_text: str) -> Look:
+    """A picture's hashes from what the ledger keeps of it; without a signature there is only the full one."""
+    full = int(phash_hex, 16)
+    if not signature_text:
+        return Look(full, np.empty(0, np.uint64))
+    thumbnail = signature_array(signature_text)
+    operator = _window_rows()
+    count = len(WINDOW_OFFSETS)
+    # Cropping, resizing and the DCT are linear and separable: all nine spectra are two products of 24×24 matrices.
+    spectra = (operator @ thumbnail @ operator.T).reshape(count, _LOW, count, _LOW).transpose(0, 2, 1, 3)
+    mirrored = _thumbnail_rows() @ thumbnail[:, ::-1] @ _thumbnail_rows().T
+    bits = _bits(np.concatenate([spectra.reshape(-1, _LOW * _LOW), mirrored.reshape(1, -1)]))
+    hashes = np.ascontiguousarray(bits).view(">u8").ravel().astype(np.uint64)
+    return Look(full, hashes[:-1], int(hashes[-1]))
+
+
+def as_uint64(hashes: list[str]) -> NDArray[np.uint64]:
+    """Hashes of 16 hex digits as (N,) uint64."""
+    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8").astype(np.uint64)
+
+
+def _bits(spectra_N64: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The eight bytes of each spectrum's hash: which coefficients exceed the median of all but the first."""
+    medians = np.median(spectra_N64[:, 1:], axis=1, keepdims=True)
+    return np.packbits(spectra_N64 > medians, axis=1)
 
 
 @cache
@@ -23,25 +83,28 @@ def _dct_rows() -> NDArray[np.float32]:
     return np.asarray(rows, dtype=np.float32)
 
 
-def phash(grey: Image.Image) -> str:
-    """64-bit DCT hash of a greyscale picture as 16 hex digits (Zauner 2010: 32×32, lowest 8×8 coefficients, their median)."""
-    small = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS), dtype=np.float32)
-    rows = _dct_rows()
-    low = (rows @ small @ rows.T).ravel()
-    return np.packbits(low > np.median(low[1:])).tobytes().hex()
+@cache
+def _window_rows() -> NDArray[np.float32]:
+    """Thumbnail side to the low DCT rows of each of the three windows along it, (3 · 8, 24)."""
+    return np.concatenate([_dct_rows() @ resampling(offset, WINDOW_SCALE, HASH_SIDE) for offset in WINDOW_OFFSETS])
 
 
-def signature(grey: Image.Image) -> str:
-    """A 16×16 greyscale thumbnail, base85: small enough to keep for every image ever held."""
-    small = grey.resize((SIGNATURE_SIDE, SIGNATURE_SIDE), Image.Resampling.BOX)
-    return base64.b85encode(small.tobytes()).decode()
+@cache
+def _thumbnail_rows() -> NDArray[np.float32]:
+    """Thumbnail side to the low DCT rows of the whole, (8, 24)."""
+    return np.asarray(_dct_rows() @ resampling(0.0, 1.0, HASH_SIDE), dtype=np.float32)
 
 
-def signature_array(text: str) -> NDArray[np.float32]:
-    """The thumbnail of :func:`signature` as (16, 16)."""
-    return np.frombuffer(base64.b85decode(text), np.uint8).reshape(SIGNATURE_SIDE, SIGNATURE_SIDE).astype(np.float32)
+@cache
+def resampling(offset: float, scale: float, length: int) -> NDArray[np.float32]:
+    """The matrix (length, 24) that samples `length` points, linearly between neighbours, from a part of a thumbnail's side.
 
-
-def as_uint64(hashes: list[str]) -> NDArray[np.uint64]:
-    """Hashes of 16 hex digits as (N,) uint64."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8").astype(np.uint64)
+    The part begins at `offset` and is `scale` long, both as shares of the side.
+    """
+    places = (offset + (np.arange(length) + 0.5) / length * scale) * SIGNATURE_SIDE - 0.5
+    places = np.clip(places, 0, SIGNATURE_SIDE - 1)
+    below = np.minimum(places.astype(int), SIGNATURE_SIDE - 2)
+    matrix = np.zeros((length, SIGNATURE_SIDE), np.float32)
+    matrix[np.arange(length), below] = 1 - (places - below)
+    matrix[np.arange(length), below + 1] = places - below
+    return matrix

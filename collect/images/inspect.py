@@ -79,7 +79,7 @@ def inspect(data: bytes, limits: InspectLimits | None = None) -> Picture | Refus
     broken there is refused.
     """
     limits = limits or InspectLimits()
-    refusal = _refuse_bytes(data, limits)
+    refusal = refuse_bytes(data, limits)
     if refusal:
         return refusal
     with warnings.catch_warnings():
@@ -97,7 +97,8 @@ def inspect(data: bytes, limits: InspectLimits | None = None) -> Picture | Refus
             return Refusal(Reason.BROKEN, f"{type(error).__name__}: {error}"[:300])
 
 
-def _refuse_bytes(data: bytes, limits: InspectLimits) -> Refusal | None:
+def refuse_bytes(data: bytes, limits: InspectLimits) -> Refusal | None:
+    """What can be told without a decoder: no bytes, too many, or a web page."""
     if not data:
         return Refusal(Reason.EMPTY, "no bytes")
     if len(data) > limits.max_bytes:

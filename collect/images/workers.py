@@ -16,7 +16,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from collect.images.inspect import InspectLimits, Refusal, inspect
+from collect.images.inspect import InspectLimits, Refusal, inspect, refuse_bytes
 from collect.records import Picture, Reason
 
 _MEMORY_BYTES = 4 << 30
@@ -46,8 +46,9 @@ class InspectWorkers:
 
     def inspect(self, data: bytes) -> Picture | Refusal:
         """As :func:`collect.images.inspect.inspect`, in another process; DECODER_TIMEOUT or DECODER_CRASH where that ends it."""
-        if len(data) > self._limits.max_bytes:
-            return Refusal(Reason.TOO_MANY_BYTES, f"{len(data)} bytes; the limit is {self._limits.max_bytes}")
+        refusal = refuse_bytes(data, self._limits)
+        if refusal:
+            return refusal
         worker = self._idle.get()
         try:
             if worker is None or not worker.alive():
@@ -98,7 +99,7 @@ class _Worker:
 
     def ask(self, data: bytes, deadline_s: float) -> Picture | Refusal:
         try:
-            self._connection.send_bytes(data or b"\0")
+            self._connection.send_bytes(data)
             if self._connection.poll(deadline_s + 5.0):
                 return _answer(json.loads(self._connection.recv_bytes()))
         except (EOFError, OSError):

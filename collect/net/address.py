@@ -75,7 +75,12 @@ class AddressGuard(AbstractResolver):
         if port not in _PORTS:
             raise AddressRefusedError(f"port {port} is neither 80 nor 443")
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+    async def resolve(  # both families are looked up, whichever is asked for: each address must pass
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+    ) -> list[ResolveResult]:
         """Every address of a name, all of them let through; aiohttp connects to these and to no other.
 
         Raises:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from collect.records import Candidate, Licence
 from collect.sources.bing_api import license_filter
 from collect.sources.browser import Browser
+from collect.sources.challenges import challenge_in
 from collect.sources.http import Answer, Client, Declined, typed
 from collect.sources.markup import Element, elements, text_of
 from collect.sources.source import Outcome, Page, SourceSettings, or_stated, page_of, stated_licence
@@ -26,7 +27,7 @@ BASE_URL = "https://www.bing.com"
 PAGE_SIZE = 35
 #: Results taken from a scrolled page in one search, so that a kill loses little.
 _BROWSER_PAGE = 100
-_PATIENCE_S = 4.0
+_PATIENCE_S = 3.0
 _LICENSE_TYPES = {
     "Public": "L1",
     "Share": "L2_L3_L4_L5_L6_L7",
@@ -34,7 +35,6 @@ _LICENSE_TYPES = {
     "Modify": "L2_L3_L5_L6",
     "ModifyCommercially": "L2_L3",
 }
-_CAPTCHA = ("captcha", "cf-turnstile", "turnstile/v0", "unusual traffic", "not a robot")
 _NOTHING = ("there are no results for", "no results found for", "no_results", "b_nores")
 _CONSENT = ("bnp_btn_accept", "bnp_btn_reject", "bnp_container")
 _RESULTS_JS = "return [...document.querySelectorAll('a.iusc, [m*=murl]')].slice(arguments[0]).map(a => [a.getAttribute('m'), a.href || ''])"
@@ -109,7 +109,7 @@ def parse_suggestions(html: str, query: str) -> tuple[str, ...]:
 def verdict(html: str) -> tuple[Outcome, str]:
     """What a page without results is: BLOCKED, CONSENT, EMPTY, or else LAYOUT_CHANGED."""
     lowered = html.casefold()
-    if any(mark in lowered for mark in _CAPTCHA):
+    if challenge_in(html):
         return Outcome.BLOCKED, "Bing shows a captcha; it is not ours to solve. Wait some hours, or use another source"
     if any(mark in lowered for mark in _NOTHING) or any(mark in text_of(html).casefold() for mark in _NOTHING):
         return Outcome.EMPTY, "Bing has no results for this query"
@@ -127,7 +127,7 @@ class BingImages:
         self.name = name
         self._settings = settings
         self._client = Client(name, settings, interval_s=1.0)
-        self._browser = Browser(settings)
+        self._browser = Browser(settings, trusted_url=settings.base_url or "")
         self._open_query: str | None = None
         self._base = (settings.base_url or BASE_URL).rstrip("/")
         self._stated = stated_licence(settings)
@@ -182,14 +182,14 @@ class BingImages:
 
     def _search_browser(self, query: str, class_name: str, seen: int) -> Page:
         """Up to a hundred results beyond the first `seen` of the page, scrolling as far as that takes."""
-        if self._open_query != query:
+        if self._open_query != query or not self._browser.opened:
             self._open_query = None
             parameters = {key: value for key, value in self._parameters(query, 1).items() if key not in {"async", "count"}}
             self._browser.open(f"{self._base}/images/search?{urlencode(parameters)}")
             self._browser.wait(self._settled, _PATIENCE_S)
             self._dismiss_consent()
             self._open_query = query
-        more = self._scroll_to(seen + _BROWSER_PAGE)
+        more = self._count() > 0 and self._scroll_to(seen + _BROWSER_PAGE)
         rows = self._browser.script(_RESULTS_JS, seen) or []
         results = [result for m, href in rows[:_BROWSER_PAGE] if (result := parse_result(m or "", href or ""))]
         html = self._browser.html()
@@ -213,7 +213,7 @@ class BingImages:
         for button in ("#bnp_btn_reject", "#bnp_btn_accept"):
             if self._browser.visible(button) and self._browser.click(button):
                 self._browser.wait(lambda css=button: not self._browser.visible(css), _PATIENCE_S)  # type: ignore[misc]
-                self._browser.wait(lambda: self._count() > 0, _PATIENCE_S)
+                self._browser.wait(self._settled, _PATIENCE_S)
                 return
 
     def _scroll_to(self, wanted: int) -> bool:
@@ -252,7 +252,7 @@ def _refuse(client: Client, answer: Answer) -> None:
     """A refusal that the browser must not go round: too many requests, or a captcha."""
     if answer.status == 429:
         client.refuse(answer)
-    if any(mark in answer.text.casefold() for mark in _CAPTCHA) and not parse_results(answer.text):
+    if challenge_in(answer.text) and not parse_results(answer.text):
         outcome, detail = verdict(answer.text)
         raise Declined(outcome, detail)
 

@@ -1,127 +1,102 @@
-"""A headless Chromium that reads pages and loads no image: Debian's Chromium and chromedriver, through Selenium.
+"""A browser as the sources use it: open a page, read it, scroll, click. All it connects to goes through the address guard.
 
-Images are switched off in the renderer, in the preferences and by blocked URL patterns, since each alone has a hole
-(`fetch()` of a picture, `<link rel=preload>`, CSS). Selenium Manager may not go to the network (`SE_OFFLINE`).
+Whatever goes wrong in it becomes a typed refusal; a browser that died is started anew at the next page.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import urllib3
 from selenium import webdriver
-from selenium.common.exceptions import JavascriptException, NoSuchElementException, TimeoutException, WebDriverException
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
+from selenium.common.exceptions import JavascriptException, TimeoutException, WebDriverException
 from selenium.webdriver.common.by import By
 
-from collect.errors import MissingServiceError
-from collect.sources.http import Declined, user_agent
+from collect.net.address import AddressGuard
+from collect.sources.chromium import Chromium, launch
+from collect.sources.guarded_proxy import GuardedProxy
+from collect.sources.http import Declined
 from collect.sources.source import Outcome, SourceSettings
 
-#: The one command that mends a missing browser.
-INSTALL = "sudo apt-get install -y chromium chromium-driver"
-_CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_FLAGS = (
-    "--headless=new",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--mute-audio",
-    "--window-size=1500,950",
-    "--blink-settings=imagesEnabled=false",
-)
-_IMAGE_ENDINGS = ("jpg", "jpeg", "jpe", "jfif", "png", "gif", "webp", "avif", "bmp", "ico", "svg", "tif", "tiff", "heic", "jxl")
-_MEDIA_ENDINGS = ("mp4", "webm", "m4s", "mp3", "ogg", "woff", "woff2", "ttf")
-_NO_IMAGES = {
-    "profile.managed_default_content_settings.images": 2,
-    "profile.default_content_setting_values.notifications": 2,
-    "download_restrictions": 3,
-}
-
-
-def find_browser() -> tuple[str, str]:
-    """Paths of Chromium and chromedriver.
-
-    Raises:
-        MissingServiceError: one is not here; names the command that installs both.
-    """
-    chromium = next((path for name in _CHROMIUM if (path := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    missing = " and ".join(name for name, path in (("Chromium", chromium), ("chromedriver", driver)) if path is None)
-    if chromium is None or driver is None:
-        raise MissingServiceError(f"{missing} not found, which this source needs; run `{INSTALL}`")
-    return chromium, driver
+_PAUSE_AFTER_TROUBLE_S = 10.0
 
 
 class Browser:
     """One Chromium, started at the first page and closed by `close`.
 
+    `trusted_url` is a base URL of the user's own choice, let through wherever it leads.
+
     Raises:
+        UsageError: an entry of `settings.allow_addresses` is no address.
         MissingServiceError: at the first page, where there is no browser or it does not start.
     """
 
-    def __init__(self, settings: SourceSettings) -> None:
+    def __init__(self, settings: SourceSettings, trusted_url: str = "") -> None:
         self._settings = settings
-        self._driver: webdriver.Chrome | None = None
-        self._profile: tempfile.TemporaryDirectory[str] | None = None
+        self._guard = AddressGuard(settings.allow_addresses)
+        self._trusted = _place(trusted_url)
+        self._proxy: GuardedProxy | None = None
+        self._chromium: Chromium | None = None
+        self._closed = False
+        #: `close` may come from another thread while a page is being read, or while Chromium starts.
+        self._changing = threading.Lock()
+        #: The page that was opened and is still there to be read; "" = none.
+        self.opened = ""
 
     def open(self, url: str) -> None:
         """Go to a page and wait until its document is there.
 
         Raises:
-            Declined: BLOCKED, where it does not answer in time or at all.
+            Declined: BLOCKED, where it does not answer in time or at all, or where the address guard says no.
         """
-        driver = self._running()
-        with _refusals(url):
-            try:
-                driver.get(url)
-            except TimeoutException:
-                # A page that never ends loading is still worth reading, unless nothing of it came.
-                driver.execute_script("window.stop()")
-                if driver.current_url in {"data:,", "about:blank"}:
-                    raise
+        self.opened = ""
+        driver = self._started()
+        known = set(self._refused)
+        try:
+            with self._working(url):
+                _navigate(driver, url)
+        except Declined:
+            self._explain(set(self._refused) - known)
+            raise
+        self._explain({"{}:{}".format(*_place(self.url))})
+        self.opened = url
 
     @property
     def url(self) -> str:
-        return str(self._running().current_url)
+        """Where the browser is, after redirects."""
+        with self._working(self.opened):
+            return str(self._driver().current_url)
 
     def html(self) -> str:
         """The document as it stands now."""
-        return str(self._running().page_source)
+        with self._working(self.opened):
+            return str(self._driver().page_source)
 
     def script(self, source: str, *arguments: Any) -> Any:
         """Run JavaScript in the page and return its value; None where the script fails there."""
-        try:
-            return self._running().execute_script(source, *arguments)
-        except JavascriptException:
-            return None
+        with self._working(self.opened):
+            try:
+                return self._driver().execute_script(source, *arguments)
+            except (JavascriptException, TimeoutException):
+                return None
 
     def click(self, css: str) -> bool:
         """Click the first visible element that matches; False where there is none or it is covered."""
-        try:
-            for element in self._running().find_elements(By.CSS_SELECTOR, css):
+        with contextlib.suppress(WebDriverException):
+            for element in self._driver().find_elements(By.CSS_SELECTOR, css):
                 if element.is_displayed():
                     element.click()
                     return True
-        except (NoSuchElementException, WebDriverException):
-            return False
         return False
 
     def visible(self, css: str) -> bool:
         """Whether an element that matches can be seen."""
-        script = "return [...document.querySelectorAll(arguments[0])].some(e => e.getClientRects().length > 0)"
-        return bool(self.script(script, css))
+        return bool(self.script("return [...document.querySelectorAll(arguments[0])].some(e => e.getClientRects().length > 0)", css))
 
     def scroll_down(self) -> None:
         """To the end of the page as it stands."""
@@ -137,63 +112,83 @@ class Browser:
         return True
 
     def close(self) -> None:
-        """End the browser and its profile; may be called twice."""
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            with contextlib.suppress(WebDriverException, OSError):
-                driver.quit()
-        if self._profile is not None:
-            self._profile.cleanup()
-            self._profile = None
+        """End the browser for good; may be called twice, and from another thread."""
+        self._closed = True
+        self._end()
 
-    def _running(self) -> webdriver.Chrome:
-        if self._driver is None:
-            self._driver = self._start()
-        return self._driver
+    def _end(self) -> None:
+        with self._changing:
+            self.opened = ""
+            chromium, self._chromium = self._chromium, None
+            proxy, self._proxy = self._proxy, None
+        if chromium is not None:
+            chromium.end()
+        if proxy is not None:
+            proxy.close()
 
-    def _start(self) -> webdriver.Chrome:
-        os.environ["SE_OFFLINE"] = "true"
-        chromium, driver_path = find_browser()
-        self._profile = tempfile.TemporaryDirectory(prefix="boxwright-chromium-", ignore_cleanup_errors=True)
+    def _started(self) -> webdriver.Chrome:
+        """The driver of the browser, which is started where it does not run."""
+        with self._changing:
+            if self._closed:
+                raise Declined(Outcome.BLOCKED, "this source has been closed")
+            if self._chromium is None:
+                proxy = GuardedProxy(self._guard, [self._trusted] if self._trusted[0] else [])
+                try:
+                    self._chromium, self._proxy = launch(self._settings, proxy.url), proxy
+                except BaseException:
+                    proxy.close()
+                    raise
+            return self._chromium.driver
+
+    def _driver(self) -> webdriver.Chrome:
+        """The driver of the browser that shows the open page."""
+        chromium = self._chromium
+        if chromium is None:
+            raise Declined(Outcome.BLOCKED, "the browser has ended")
+        return chromium.driver
+
+    @contextlib.contextmanager
+    def _working(self, url: str) -> Iterator[None]:
+        """Translate the browser's troubles; after one that it does not survive it is closed."""
+        host = _place(url)[0] or "the page"
         try:
-            driver = webdriver.Chrome(_options(self._settings, chromium, Path(self._profile.name)), Service(driver_path))
+            yield
+        except TimeoutException:
+            raise Declined(Outcome.BLOCKED, f"{host} did not answer the browser in time", _PAUSE_AFTER_TROUBLE_S) from None
         except WebDriverException as error:
-            self.close()
-            first_line = str(error.msg).splitlines()[0]
-            raise MissingServiceError(f"Chromium does not start ({first_line}); `{INSTALL}` installs one that fits its driver") from error
-        driver.set_page_load_timeout(self._settings.timeout_s)
-        driver.set_script_timeout(self._settings.timeout_s)
-        endings = [f"*.{ending}{tail}" for ending in (*_IMAGE_ENDINGS, *_MEDIA_ENDINGS) for tail in ("", "?*")]
-        driver.execute_cdp_cmd("Network.enable", {})
-        driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": endings})
-        return driver
+            words = str(error.msg).splitlines()[0]
+            if "net::ERR" not in words:
+                self._end()
+            raise Declined(Outcome.BLOCKED, f"the browser could not read {host}: {words}", _PAUSE_AFTER_TROUBLE_S) from None
+        except (urllib3.exceptions.HTTPError, OSError):
+            self._end()
+            raise Declined(Outcome.BLOCKED, f"the browser ended while it read {host}", _PAUSE_AFTER_TROUBLE_S) from None
+
+    @property
+    def _refused(self) -> dict[str, str]:
+        return self._proxy.refused if self._proxy else {}
+
+    def _explain(self, places: set[str]) -> None:
+        """Raise where the guard kept the browser from one of these places."""
+        for place in sorted(places & set(self._refused)):
+            reason = self._refused[place]
+            raise Declined(Outcome.BLOCKED, f"the browser was kept from {place}: {reason}; --allow-address lets an address through")
 
 
-def _options(settings: SourceSettings, chromium: str, profile: Path) -> Options:
-    options = Options()
-    options.binary_location = chromium
-    options.page_load_strategy = "eager"
-    for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--lang={settings.market}"):
-        options.add_argument(flag)
-    if os.geteuid() == 0:  # Chromium's sandbox refuses to start as root
-        options.add_argument("--no-sandbox")
-    options.add_argument(f"--user-agent={_named(settings.contact)}")
-    options.add_experimental_option("prefs", _NO_IMAGES)
-    options.add_experimental_option("excludeSwitches", ["enable-logging"])
-    return options
-
-
-def _named(contact: str) -> str:
-    return f"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome {user_agent(contact)}"
-
-
-@contextlib.contextmanager
-def _refusals(url: str) -> Iterator[None]:
-    host = url.split("/")[2] if "//" in url else url
+def _navigate(driver: webdriver.Chrome, url: str) -> None:
     try:
-        yield
+        driver.get(url)
     except TimeoutException:
-        raise Declined(Outcome.BLOCKED, f"{host} did not answer the browser in time", 10.0) from None
-    except WebDriverException as error:
-        first_line = str(error.msg).splitlines()[0]
-        raise Declined(Outcome.BLOCKED, f"the browser could not open {host}: {first_line}", 10.0) from None
+        # A page that never ends loading is still worth reading, unless nothing of it came.
+        driver.execute_script("window.stop()")
+        if driver.current_url in {"data:,", "about:blank"}:
+            raise
+
+
+def _place(url: str) -> tuple[str, int]:
+    """Host and port of a URL; the host is "" where it has none."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return "", 0

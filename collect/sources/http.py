@@ -6,12 +6,13 @@ along), messages name host and path only, and urllib3, which logs whole URLs at 
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, ParamSpec
@@ -58,7 +59,7 @@ def user_agent(contact: str) -> str:
         version = metadata.version("boxwright")
     except metadata.PackageNotFoundError:
         version = "0"
-    return f"boxwright/{version} ({contact or 'no contact given'})"
+    return f"boxwright/{version} (+{contact})" if contact else f"boxwright/{version}"
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,14 @@ class Client:
         Raises:
             Declined: BLOCKED where the status or an empty body says no, LAYOUT_CHANGED where it is no JSON object.
         """
-        answer = self.get(url, parameters, headers)
+        return self.parsed(self.get(url, parameters, headers))
+
+    def parsed(self, answer: Answer) -> dict[str, Any]:
+        """The JSON object of an answer.
+
+        Raises:
+            Declined: as `document` does.
+        """
         self.refuse(answer)
         document = answer.document()
         if not isinstance(document, dict):
@@ -179,29 +187,48 @@ class Client:
         wait_s = answer.retry_after_s or (_PAUSE_AFTER_TROUBLE_S if answer.status == 429 or answer.status >= 500 else 0.0)
         raise Declined(Outcome.BLOCKED, f"{answer.url} answered {answer.status}: {words}".rstrip(": "), wait_s)
 
+    def lines(self, url: str) -> Iterator[str]:
+        """GET a text of any size, line by line.
+
+        Raises:
+            Declined: it was refused, or broke off.
+        """
+        with self._open("GET", url) as (response, shown):
+            if response.status_code != 200:
+                self.refuse(Answer(response.status_code, response.headers, response.raw.read(_READ_BYTES, decode_content=True), shown))
+            rest = b""
+            while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (f"{line.decode('utf-8', errors='replace')}\n" for line in whole)
+            if rest:
+                yield rest.decode("utf-8", errors="replace")
+
     def _ask(self, method: str, url: str, **options: Any) -> Answer:
+        deadline = time.monotonic() + self.settings.timeout_s
+        with self._open(method, url, **options) as (response, shown):
+            body = bytearray()
+            # read1 gives what has arrived; iter_content would wait for a full chunk from a server that trickles.
+            while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
+                body += chunk
+                if len(body) > MAX_BYTES or time.monotonic() > deadline:
+                    raise Declined(Outcome.BLOCKED, f"{shown} answered without end", _PAUSE_AFTER_TROUBLE_S)
+            return Answer(response.status_code, response.headers, bytes(body), shown)
+
+    @contextlib.contextmanager
+    def _open(self, method: str, url: str, **options: Any) -> Iterator[tuple[requests.Response, str]]:
+        """A response whose body has not been read, and its address as it may be shown."""
         parts = urlsplit(url)
         shown = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._pause()
-        deadline = time.monotonic() + self.settings.timeout_s
         log.debug("%s %s", method, shown)
         try:
-            with self._session.request(
-                method, url, timeout=self.settings.timeout_s, allow_redirects=False, stream=True, **options
-            ) as response:
-                body = bytearray()
-                # read1 gives what has arrived; iter_content would wait for a full chunk from a server that trickles.
-                while chunk := response.raw.read1(_READ_BYTES, decode_content=True):
-                    body += chunk
-                    if len(body) > MAX_BYTES or time.monotonic() > deadline:
-                        raise Declined(Outcome.BLOCKED, f"{shown} answered without end", _PAUSE_AFTER_TROUBLE_S)
-                return Answer(response.status_code, response.headers, bytes(body), shown)
+            with self._session.request(method, url, timeout=self.settings.timeout_s, allow_redirects=False, stream=True, **options) as got:
+                yield got, shown
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
             raise Declined(Outcome.BLOCKED, f"the base URL of {self.source} leads to '{shown}', which is no http address") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             # The chain is cut: requests puts the whole URL, with the key in it, into its messages.
-            words = _words(error)
-            raise Declined(Outcome.BLOCKED, f"no answer from {shown}: {words}", _PAUSE_AFTER_TROUBLE_S) from None
+            raise Declined(Outcome.BLOCKED, f"no answer from {shown}: {_words(error)}", _PAUSE_AFTER_TROUBLE_S) from None
 
     def _pause(self) -> None:
         wait_s = self._next_at - time.monotonic()

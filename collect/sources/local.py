@@ -55,7 +55,7 @@ class UrlList:
 
     def __init__(self, name: str, settings: SourceSettings) -> None:
         self.name = name
-        self._path = _existing(Path(name.partition(":")[2]))
+        self._path = existing(Path(name.partition(":")[2]))
         self._stated = stated_licence(settings)
         #: Where the last page ended, so that the next need not read the file from its beginning.
         self._open: tuple[int, Rows] | None = None
@@ -136,7 +136,7 @@ class Folder:
 
     def __init__(self, name: str, settings: SourceSettings) -> None:
         self.name = name
-        self._folder = _existing(Path(name.partition(":")[2]))
+        self._folder = existing(Path(name.partition(":")[2]))
         self._stated = stated_licence(settings)
         self._listed: dict[Path, list[str]] = {}
 
@@ -181,7 +181,12 @@ def _image_files(folder: Path) -> Iterator[Path]:
                 yield Path(place) / name
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """A path that a person wrote, made absolute.
+
+    Raises:
+        NotFoundError: nothing is there.
+    """
     path = path.expanduser().resolve()
     if not path.exists():
         raise NotFoundError(f"there is no {path}; check the path after the colon")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol, cast
@@ -66,6 +67,14 @@ def page_of(
     if candidates:
         return Page(tuple(candidates), Outcome.OK, next_cursor, suggestions)
     return Page((), Outcome.EMPTY, next_cursor, suggestions, detail)
+
+
+def common_tags(candidates: Sequence[Candidate], query: str, most: int = 5) -> tuple[str, ...]:
+    """Narrower queries made of the query and a tag that at least a fifth of its results carry."""
+    known = set(query.casefold().split())
+    counts = Counter(tag.casefold() for candidate in candidates for tag in dict.fromkeys(candidate.tags))
+    needed = max(3, len(candidates) // 5)
+    return tuple(f"{query} {tag}" for tag, number in counts.most_common() if number >= needed and tag not in known)[:most]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pycocotools.coco import COCO
+
 from annotate import coco, manifest
 from annotate.journal import Kind, Status, Verdict, box_event, new_box_id, verdict_event
 from annotate.release import Options, make_release
@@ -22,7 +24,6 @@ from collect.ledger import Ledger
 from collect.licenses import USER_SUPPLIED
 from collect.records import Licence, Reason, State
 from collect.workspace import Workspace
-from pycocotools.coco import COCO
 
 
 def test_release__is_read_by_pycocotools_with_all_that_was_said(make_dataset: Callable) -> None:
@@ -112,7 +113,7 @@ def test_release__of_nothing_says_what_to_do(make_dataset: Callable) -> None:
     with pytest.raises(UsageError, match="the dataset is empty"):
         make_release(small.dataset, small.definition)
     small.add_image(1, verdict=Verdict.PENDING)
-    with pytest.raises(UsageError, match="1 not reviewed yet.*--allow-unreviewed"):
+    with pytest.raises(UsageError, match=r"1 not reviewed yet.*--allow-unreviewed"):
         make_release(small.dataset, small.definition)
 
 

@@ -77,7 +77,9 @@ def build(root: Path, num_images: int, boxes_per_image: int) -> None:
             for n in range(start, min(start + 10_000, num_images)):
                 rows = range(n * boxes_per_image, (n + 1) * boxes_per_image)
                 events += [
-                    box_event(Kind.IMPORT, "import:coco", sha(n), f"{row:024x}", Status.PRESENT, f"class {1 + row % 20}", tuple(geometry[row]))
+                    box_event(
+                        Kind.IMPORT, "import:coco", sha(n), f"{row:024x}", Status.PRESENT, f"class {1 + row % 20}", tuple(geometry[row])
+                    )
                     for row in rows
                 ]
                 events.append(verdict_event("import:coco", sha(n), "accepted"))

@@ -12,7 +12,7 @@ from collect.errors import UsageError
 from collect.ledger import Ledger
 from collect.workspace import Dataset
 from train.loop.propose import Request, Tally, open_proposer, propose, undecided
-from train.loop.proposers import Tiled, check_threshold
+from train.loop.proposers import check_threshold
 
 
 class Propose:
@@ -40,8 +40,6 @@ class Propose:
         if not source:
             raise UsageError("say who proposes: --from opencv-face, --from run:RUN or --from zero-shot:MODEL")
         proposer = open_proposer(source, _request(arguments, console, dataset, recipe))
-        if arguments.tiles and source != "opencv-face":  # the face detector has tiles of its own
-            proposer = Tiled(proposer)
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
             records = undecided(ledger.images(), journal)[: arguments.limit or None]
             if console.dry_run:
@@ -49,7 +47,8 @@ class Propose:
                 return {"images": len(records), "proposals": 0}
             tally = Tally()
             with console.progress("proposing", len(records)) as advance:
-                for tally in propose(proposer, dataset, records, journal):  # noqa: B007 - the last tally is the whole one
+                for latest in propose(proposer, dataset, records, journal):
+                    tally = latest
                     advance(1)
         return _report(arguments.name, proposer.name, tally, console)
 
@@ -63,6 +62,7 @@ def _request(arguments: Namespace, console: Console, dataset: Dataset, recipe: d
         threshold=check_threshold(arguments.threshold),
         category=arguments.category,
         device=arguments.device,
+        tiles=arguments.tiles,
     )
 
 

@@ -7,14 +7,13 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from typing import Any
 
-from collect.report import explain
-
 from annotate.journal import Journal, Verdict
 from annotate.state import current
 from collect import definition
 from collect.console import Console
 from collect.ledger import Ledger
 from collect.records import State
+from collect.report import explain
 from collect.workspace import Dataset
 
 

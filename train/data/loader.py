@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from annotate.boxes import xyxy_from_xywh
-from annotate.coco import CocoArrays
-from collect.errors import CorruptError, TrainingError
 from numpy.random import Generator
 from torch.utils.data import DataLoader, Dataset
 
+from annotate.boxes import xyxy_from_xywh
+from annotate.coco import CocoArrays
+from collect.errors import CorruptError, TrainingError
 from train.data import augment
 from train.data.augment import Geometry, Guarded, Sample
 from train.data.cache import ImageCache, UnreadableError
-from train.data.sampler import Key, Plan
+from train.data.sampler import Key
 from train.detectors.detector import Batch
 
 #: A worker that says nothing for this long is given up; the error says what to do.
@@ -180,14 +180,17 @@ def batches(dataset: SplitImages, keys: Iterator[list[Key]], workers: int, pin: 
     Raises:
         TrainingError: a worker died or hung.
     """
-    settings: dict[str, Any] = {"multiprocessing_context": "forkserver", "timeout": WORKER_TIMEOUT_S, "prefetch_factor": 4} if workers else {}
+    settings: dict[str, Any] = (
+        {"multiprocessing_context": "forkserver", "timeout": WORKER_TIMEOUT_S, "prefetch_factor": 4} if workers else {}
+    )
     loader = DataLoader(
         dataset,
-        batch_sampler=_Keys(keys),  # type: ignore[arg-type]
+        batch_sampler=_Keys(keys),
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_start_worker,
         pin_memory=pin,
+        generator=torch.Generator(),  # its own, so that iterating leaves the global one alone: a resume depends on it
         **settings,
     )
     try:

@@ -15,10 +15,11 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-from annotate.coco import Category
-from collect.errors import UsageError, unknown_name
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from annotate.coco import Category
+from collect.errors import UsageError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        move = {"device": device, "non_blocking": True}
         return Batch(
-            self.images_B3HW.to(**move),
-            [boxes.to(**move) for boxes in self.boxes_xyxy],
-            [labels.to(**move) for labels in self.labels],
+            self.images_B3HW.to(device, non_blocking=True),
+            [boxes.to(device, non_blocking=True) for boxes in self.boxes_xyxy],
+            [labels.to(device, non_blocking=True) for labels in self.labels],
             self.names,
             self.failures,
         )
@@ -116,6 +116,7 @@ class Recipe:
     backbone_rate: float = 1.0
     ema_decay: float = 0.998
     clip_norm: float = 10.0
+    freeze: int = 0
 
 
 class Detector(nn.Module, ABC):

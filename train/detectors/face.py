@@ -65,7 +65,9 @@ class FaceDetector:
         try:
             return cv2.dnn.readNetFromTensorflow(str(self.folder / WEIGHTS), str(self.folder / GRAPH))
         except cv2.error as error:
-            raise MissingServiceError(f"OpenCV cannot read the face detector in {self.folder}: {error}; fetch its two files again") from error
+            raise MissingServiceError(
+                f"OpenCV cannot read the face detector in {self.folder}: {error}; fetch its two files again"
+            ) from error
 
     def detect(self, image_HW3: NDArray[np.uint8], threshold: float = 0.5) -> tuple[Floats, Floats]:
         """Faces in an upright RGB picture: boxes (N, 4) as xywh pixels and scores (N,) in [0, 1], best first."""
@@ -130,7 +132,7 @@ def _starts(length: float, side: float) -> list[float]:
     if length <= side:
         return [(length - side) / 2]
     count = int(np.ceil((length - side) / (side / 2))) + 1
-    return np.linspace(0, length - side, count).tolist()
+    return [float(start) for start in np.linspace(0, length - side, count)]
 
 
 def _view(image_HW3: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:

@@ -21,9 +21,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from torch import Tensor, nn
+
 from collect.errors import CorruptError, MissingServiceError, NotFoundError, UsageError
 from collect.files import sha256_file, storage_errors, write_atomic
-from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 

@@ -103,21 +103,19 @@ def hotcoco_evaluator(gt: Any, dt: Any, max_dets_M: tuple[int, ...]) -> Any:
 def load_hotcoco_file(gt: Any, path: Path) -> Any | None:
     """Detections read by hotcoco straight from a file, or None where anything in it is odd.
 
-    hotcoco only warns about strangers and takes an entry without a score; whoever gets None reads the file again with
-    :func:`train.judging.inputs.read_detections`, which says what is wrong with it.
+    hotcoco only warns about strangers, and takes an entry without a score or box, or with null for one; whoever gets None
+    reads the file again with :func:`train.judging.inputs.read_detections`, which says what is wrong with it.
     """
     raw = path.read_bytes()
-    if not raw.lstrip().startswith(b"["):
+    if not raw.lstrip().startswith(b"[") or b"null" in raw:
         return None
     try:
         dt = gt.load_res(str(path))
     except (ValueError, KeyError, TypeError, OSError, RuntimeError):
         return None
-    if dt.load_warnings:
-        return None
     count = dt.stats()["annotation_count"]
-    complete = all(raw.count(f'"{key}"'.encode()) == count for key in ("image_id", "category_id", "bbox", "score"))
-    return dt if complete else None
+    complete = all(raw.count(key) == count for key in (b'"bbox"', b'"score"'))
+    return dt if complete and not dt.load_warnings else None
 
 
 def with_pycocotools(truth: Truth, found: Detections, max_dets_M: tuple[int, ...]) -> Curves:

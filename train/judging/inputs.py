@@ -95,6 +95,7 @@ def truth(document: Document) -> Truth:
         image_ids = np.unique(np.array([image["id"] for image in document["images"]], dtype=np.int64))
         names = {int(category["id"]): str(category.get("name", category["id"])) for category in document["categories"]}
         boxes = np.array([entry["bbox"] for entry in annotations], dtype=np.float64).reshape(len(annotations), 4)
+        areas = [entry.get("area") for entry in annotations]
         result = Truth(
             image_ids,
             np.array(sorted(names), dtype=np.int64),
@@ -102,8 +103,8 @@ def truth(document: Document) -> Truth:
             np.array([entry["image_id"] for entry in annotations], dtype=np.int64),
             np.array([entry["category_id"] for entry in annotations], dtype=np.int64),
             boxes,
-            np.array([entry.get("area", entry["bbox"][2] * entry["bbox"][3]) for entry in annotations], dtype=np.float64),
-            np.array([bool(entry.get("iscrowd", 0)) for entry in annotations], dtype=bool),
+            np.where([area is None for area in areas], boxes[:, 2] * boxes[:, 3], np.array(areas, dtype=np.float64)),
+            np.array([entry.get("iscrowd", 0) for entry in annotations], dtype=bool),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptError(f"the ground truth is no COCO detection file: {_reason(error)}") from error

@@ -86,7 +86,7 @@ class Policy:
     """What the gate asks for. `epsilon` as a share of 1: the loss of AP that is taken for none."""
 
     epsilon: float = 0.005
-    alpha: float = 0.05
+    alpha: float = 0.025
     min_boxes: int = 30
 
 
@@ -160,7 +160,9 @@ def _points(share: float, *, sign: bool = True) -> str:
     return f"{100 * share:+.2f}" if sign else f"{100 * share:.2f} AP"
 
 
-def check_frozen(champion_test: Iterable[str], challenger_test: Iterable[str], champion_seen: Iterable[str], revoked: Iterable[str]) -> None:
+def check_frozen(
+    champion_test: Iterable[str], challenger_test: Iterable[str], champion_seen: Iterable[str], revoked: Iterable[str]
+) -> None:
     """Make sure that both are judged on a test set that stayed frozen; all arguments are sha256 of images.
 
     It may grow by images that the champion never saw, and lose those that were revoked (taken down, opted out).

@@ -11,7 +11,6 @@ import importlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -24,6 +23,7 @@ from collect.definition import Definition
 from collect.errors import UsageError, unknown_name
 from collect.records import ImageRecord
 from collect.workspace import Dataset, Workspace
+from train.data.cache import UnreadableError, decode
 
 #: Boxes of one class that overlap more than this are one object seen twice (synonyms, tiles).
 SAME_CLASS_IOU = 0.7
@@ -54,9 +54,14 @@ class Proposer(Protocol):
         threshold: scores below it are not proposed.
     """
 
-    name: str
-    weights_sha256: str
-    threshold: float
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weights_sha256(self) -> str: ...
+
+    @property
+    def threshold(self) -> float: ...
 
     def propose(self, image_HW3: NDArray[np.uint8], record: ImageRecord) -> list[Found]:
         """Boxes in an upright RGB picture, in any order; near-equal ones are merged by the caller."""
@@ -64,7 +69,10 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. `threshold` None = the proposer's own; `category` forces a class on a classless proposer."""
+    """What was asked for. `threshold` None = the proposer's own; `category` = only this class, or that of all faces.
+
+    `tiles` asks for a look at overlapping tiles too; the face detector always does that.
+    """
 
     workspace: Workspace
     dataset: Dataset
@@ -74,6 +82,7 @@ class Request:
     threshold: float | None = None
     category: str = ""
     device: str = ""
+    tiles: bool = False
 
 
 class Open(Protocol):
@@ -130,9 +139,10 @@ def propose(proposer: Proposer, dataset: Dataset, records: Iterable[ImageRecord]
     tally = Tally()
     for record in records:
         tally.images += 1
-        image = read_upright(dataset.image_path(record.sha256, record.extension))
-        if image is None:
-            tally.failures[record.sha256] = "the picture cannot be read"
+        try:
+            image = decode(dataset.image_path(record.sha256, record.extension))
+        except UnreadableError as error:
+            tally.failures[record.sha256] = str(error)
             yield tally
             continue
         found = merge_found(proposer.propose(image, record), (record.width, record.height))
@@ -210,30 +220,3 @@ def merge_found(found: Iterable[Found], size_wh: tuple[int, int], min_side_px: f
                 continue
         kept.append(Found(entry.category, (box[0], box[1], box[2], box[3]), round(float(entry.score), 6), entry.prompt))
     return kept
-
-
-def read_upright(path: Path) -> NDArray[np.uint8] | None:
-    """The RGB pixels (H, W, 3) of a stored image, EXIF orientation applied once; None where it cannot be read."""
-    import cv2
-
-    try:
-        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    except FileNotFoundError:
-        return None
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
-        image = None
-    if image is not None:
-        return cast("NDArray[np.uint8]", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-    return _read_with_pillow(path)
-
-
-def _read_with_pillow(path: Path) -> NDArray[np.uint8] | None:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None

@@ -81,7 +81,7 @@ class RunProposer:
     threshold: float
 
     def propose(self, image_HW3: NDArray[np.uint8], record: ImageRecord) -> list[Found]:  # noqa: ARG002 - the record is for models without classes
-        seen = self.predictor.detect(image_HW3)
+        seen = next(iter(self.predictor([image_HW3])))
         rows = zip(seen.boxes_xywh_N4.tolist(), seen.scores_N.tolist(), seen.labels_N.tolist(), strict=True)
         return [
             Found(category, cast("Xywh", tuple(box)), score)
@@ -98,11 +98,14 @@ def open_run(request: Request) -> Proposer:
         RefusedError: none of its categories is a class of this dataset.
     """
     from train.serving.predictor import Predictor
+    from train.serving.tiles import Tiling
 
     run = champion_run(request) if request.model == "champion" else request.model
     path = request.workspace.run_path(run)
     threshold = best_threshold(path) if request.threshold is None else request.threshold
-    predictor = Predictor.from_run(path, device=request.device or "auto", threshold=threshold)
+    predictor = Predictor.from_run(path, request.device or "auto")
+    if request.tiles:
+        predictor.tiling = Tiling(predictor.detector.image_size)
     entries = [request.definition.current(category.name) for category in predictor.categories]
     names = tuple(entry.name if entry else None for entry in entries)
     if not any(names):

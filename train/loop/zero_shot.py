@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,15 @@ from collect.definition import Definition
 from collect.errors import MissingServiceError, UsageError
 from collect.files import sha256_file
 from collect.records import ImageRecord
-from train.loop.propose import Found, Proposer, Request, Xywh
+from train.loop.propose import Found, Proposer, Request
+from train.loop.proposers import Tiled
 
 #: Rows `(place of the phrase, [x1, y1, x2, y2], score)`.
 Rows = list[tuple[int, list[float], float]]
 Ask = Callable[["ZeroShotProposer", NDArray[np.uint8], Sequence[str]], Rows]
+
+
+_PADDING = {"padding": True, "truncation": True}
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,14 @@ class ZeroShotProposer:
         found = []
         for place, (x1, y1, x2, y2), score in rows:
             category, phrase = self.phrases[place]
-            found.append(Found(category, cast("Xywh", (x1, y1, x2 - x1, y2 - y1)), score, phrase))
+            found.append(Found(category, (x1, y1, x2 - x1, y2 - y1), score, phrase))
         return found
 
     def run(self, image_HW3: NDArray[np.uint8], text: Any) -> tuple[Any, Any]:
         """The processor's inputs and the model's outputs for one picture."""
         import torch
 
-        inputs = self.processor(images=image_HW3, text=text, return_tensors="pt").to(self.device)
+        inputs = self.processor(images=image_HW3, text=text, **_PADDING, return_tensors="pt").to(self.device)
         with torch.inference_mode():
             return inputs, self.model(**inputs)
 
@@ -122,7 +126,7 @@ def open_zero_shot(request: Request) -> Proposer:
         raise UsageError(f"{place} is a '{kind}' and takes no text; families that do: {', '.join(FAMILIES)}")
     class_name, ask, threshold = FAMILIES[kind]
     device = _device(request.device)
-    return ZeroShotProposer(
+    proposer = ZeroShotProposer(
         model=_load(getattr(transformers, class_name), place).to(device).eval(),
         processor=_load(transformers.AutoProcessor, place),
         ask=ask,
@@ -132,6 +136,7 @@ def open_zero_shot(request: Request) -> Proposer:
         threshold=threshold if request.threshold is None else request.threshold,
         device=device,
     )
+    return Tiled(proposer) if request.tiles else proposer
 
 
 def _narrowed(phrases: tuple[tuple[str, str], ...], request: Request) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from annotate.journal import Journal
 from collect import definition as definitions
 from collect.definition import Definition

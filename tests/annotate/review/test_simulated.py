@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from annotate.journal import Journal, Kind, Status, box_event, new_box_id
 from annotate.review.simulated import Costs, Effort, Truth, simulate
 from annotate.state import of_image

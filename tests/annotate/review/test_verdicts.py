@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from annotate.journal import Event, Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
 from annotate.review import verdicts
 from annotate.review.verdicts import Desk, Shown, ShownBox
@@ -14,8 +17,6 @@ from annotate.state import ImageLabels, current, of_image
 from collect import definition as definitions
 from collect.definition import Definition
 from collect.errors import UsageError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 IMAGE, SIZE = "a" * 64, (200, 100)
 
@@ -101,7 +102,7 @@ def test_accept__a_class_that_is_not_in_the_definition_is_refused_and_nothing_wr
     now = Shown(
         IMAGE, *SIZE, (ShownBox(new_box_id(), "walrus", (1.0, 1.0, 20.0, 20.0)), ShownBox(new_box_id(), "gull", (1.0, 1.0, 9.0, 9.0)))
     )
-    with pytest.raises(UsageError, match="no class 'walrus'.*gull, crab"):
+    with pytest.raises(UsageError, match=r"no class 'walrus'.*gull, crab"):
         verdicts.accept(desk, now)
     assert journal.head()[0] == 0
     assert [refusal.box for refusal in verdicts.save(desk, now).refused] == [now.boxes[0].id]

@@ -69,9 +69,10 @@ class Site:
                 for key, value in {"Content-Type": mime, "Content-Length": str(len(payload)), **reply.headers}.items():
                     self.send_header(key, value)
                 self.end_headers()
-                self.wfile.write(payload)
+                if self.command != "HEAD":
+                    self.wfile.write(payload)
 
-            do_POST = do_GET
+            do_POST = do_HEAD = do_GET
 
             def log_message(self, *_: object) -> None:
                 pass

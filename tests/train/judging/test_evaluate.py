@@ -159,6 +159,7 @@ def test_files_are_judged_as_documents_are(tmp_path: Path) -> None:
         ('[{"image_id": 1, "category_id": 0, "bbox": [1, 2, 3, 4]}]', CorruptError, "has no 'score'"),
         ('[{"image_id": 8, "category_id": 0, "bbox": [1, 2, 3, 4], "score": 1}]', UsageError, "ids 8"),
         ('[{"image_id": "a", "category_id": 0, "bbox": [1, 2, 3, 4], "score": 1}]', CorruptError, "no COCO detections"),
+        ('[{"image_id": 1, "category_id": 0, "bbox": [1, 2, 3, 4], "score": null}]', CorruptError, "no finite number"),
         (None, NotFoundError, "there is no"),
     ],
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-import boxwright
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import boxwright
 from annotate.boxes import iou_matrix
 from annotate.journal import Journal, Kind, Status, box_event, verdict_event
 from annotate.state import ImageLabels, current
 from collect.errors import MissingServiceError, UsageError
-from hypothesis import given
-from hypothesis import strategies as st
 from train.loop.propose import Found, Request, Tally, changes, merge_found, open_proposer, propose, undecided
 from train.loop.proposers import Tiled, tiles
 
@@ -37,10 +38,7 @@ class Fixed:
 
 def run_all(proposer, dataset, records) -> Tally:
     with Journal(dataset.labels) as journal:
-        tally = Tally()
-        for tally in propose(proposer, dataset, undecided(records, journal), journal):
-            pass
-        return tally
+        return [Tally(), *propose(proposer, dataset, undecided(records, journal), journal)][-1]
 
 
 def labels_of(dataset, sha256: str) -> ImageLabels:
@@ -155,13 +153,18 @@ def test_merged_boxes_lie_inside_and_apart(found):
     assert (xywh[:, :2] >= 0).all() and (xywh[:, :2] + xywh[:, 2:] <= [100 + 1e-9, 80 + 1e-9]).all()
     overlap = iou_matrix(xywh, xywh)
     np.fill_diagonal(overlap, 0)
-    same = np.array([[a.category == b.category for a in merged] for b in merged]).reshape(len(merged), -1)
+    names = np.array([m.category for m in merged])
+    same = names[:, None] == names[None, :]
     assert not (overlap[same] > 0.7).any()
     assert not (overlap > 0.9).any()
 
 
 def test_synonyms_merge_into_one():
-    found = [Found("car", (10, 10, 40, 30), 0.6, "automobile"), Found("car", (11, 10, 40, 30), 0.8, "car"), Found("bus", (10, 10, 41, 30), 0.7)]
+    found = [
+        Found("car", (10, 10, 40, 30), 0.6, "automobile"),
+        Found("car", (11, 10, 40, 30), 0.8, "car"),
+        Found("bus", (10, 10, 41, 30), 0.7),
+    ]
     assert [(m.category, m.prompt) for m in merge_found(found, (100, 80))] == [("car", "car")]
 
 
@@ -208,7 +211,17 @@ def test_unknown_proposer_and_absent_weights(make_dataset, workspace, monkeypatc
 def test_faces_from_the_command_line(make_dataset, real_data, workspace, capsys):
     photos = [real_data / "face-photos" / "example_05.PNG", real_data / "face-photos" / "example_10.png"]
     dataset, records = make_dataset("faces", ["mask", "face"], photos)
-    words = ["propose", "faces", "--from", "opencv-face", "--weights", str(real_data / "face-detector"), "--root", str(workspace.root), "--json"]
+    words = [
+        "propose",
+        "faces",
+        "--from",
+        "opencv-face",
+        "--weights",
+        str(real_data / "face-detector"),
+        "--root",
+        str(workspace.root),
+        "--json",
+    ]
     assert boxwright.main(words) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["images"] == 2
@@ -219,4 +232,3 @@ def test_faces_from_the_command_line(make_dataset, real_data, workspace, capsys)
     assert box.details["weights_sha256"]
     assert boxwright.main([*words[:-1], "--dry-run"]) == 0
     assert boxwright.main(["propose", "faces", "--root", str(workspace.root)]) == 2
-

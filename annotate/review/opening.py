@@ -1,0 +1,161 @@
+"""A whole review from start to end: database, dataset, change stream, server, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from annotate.journal import Journal
+from annotate.review import dataset as app_dataset
+from annotate.review import mongod, queue, server
+from annotate.review.dataset import Origin
+from annotate.review.session import Session, close_all, open_session, safe_name
+from annotate.review.verdicts import Outcome
+from annotate.review.watch import Watch
+from collect.console import Console
+from collect.definition import load
+from collect.errors import UsageError
+from collect.workspace import Dataset
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `boxwright review` was asked for. `run` names a run whose detections are shown, None = none."""
+
+    name: str
+    reviewer: str
+    port: int = 0
+    open_browser: bool = False
+    run: str | None = None
+
+
+def review(console: Console, options: Options) -> None:
+    """Serve the App until Ctrl-C or SIGTERM.
+
+    Raises:
+        UsageError, NotFoundError, PortInUseError, MissingServiceError: see the message; nothing is lost.
+    """
+    dataset = console.workspace.dataset(options.name)
+    if not options.reviewer.strip():
+        raise UsageError("a reviewer needs a name; give one with --reviewer NAME")
+    with server.claim(options.port) as listener, prepared(console, dataset, options) as (session, app, streams):
+        place = server.Place(listener, app.slug)
+        watch = Watch(session, streams=streams)
+        watch.start()
+        try:
+            _tell(console, session, place, options)
+            _serve(session, place, dataset)
+        finally:
+            watch.stop()
+    console.say(f"\nEverything is in {dataset.labels}; run the same command again to go on.")
+
+
+@contextmanager
+def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[tuple[Session, Any, bool]]:
+    """The session of a review with its App dataset, on a running database."""
+    definition = load(dataset)
+    with mongod.running(console.workspace.root) as database:
+        console.say("starting the FiftyOne App …")
+        fo = app_dataset.connect(console.workspace.root, database.uri, f"boxwright-{safe_name(options.reviewer)}")
+        try:
+            _take_over(fo, dataset)
+            with Journal(dataset.labels) as journal:
+                since, head = journal.head()
+                cards = queue.cards(console.workspace, dataset, definition, journal, options.reviewer, options.run)
+            if not cards:
+                raise UsageError(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
+            origin = Origin(str(console.workspace.root), dataset.name, options.reviewer, since, head)
+            app = app_dataset.build(fo, origin, definition, cards)
+            del cards
+            yield open_session(app), app, database.streams
+        finally:
+            close_all()
+            app_dataset.disconnect(fo)
+
+
+def _take_over(fo: Any, dataset: Dataset) -> None:
+    """Bring edits that a killed review left in the App into the journal, before the App's dataset is made anew."""
+    if fo.dataset_exists(dataset.name):
+        old = fo.load_dataset(dataset.name)
+        if (old.info or {}).get("boxwright", {}).get("root"):
+            open_session(old).reconcile()
+            close_all()
+
+
+def _tell(console: Console, session: Session, place: server.Place, options: Options) -> None:
+    url = place.url()
+    waiting = session.samples.count_documents({"review": "pending"})
+    if console.as_json:
+        _line({"url": url, "reviewer": session.reviewer, "images": session.samples.estimated_document_count(), "pending": waiting})
+    else:
+        console.out(url)
+    console.say(f"{waiting} image(s) wait for {session.reviewer}. Press ? in the App for the keys, Ctrl-C here to end.")
+    if not _has_display():
+        port = place.port
+        console.say(
+            f"There is no display here. From your own machine: `ssh -N -L {port}:127.0.0.1:{port} {getpass_user()}@THIS-MACHINE`,"
+            f" then open the address above."
+        )
+    elif options.open_browser:
+        webbrowser.open(url)
+    session.listeners.append(lambda outcome: _report(console, session, outcome))
+
+
+def getpass_user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _has_display() -> bool:
+    return sys.platform in {"darwin", "win32"} or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _report(console: Console, session: Session, outcome: Outcome) -> None:
+    """One line per verdict; words about whatever was refused, restored or changed by others."""
+    if outcome.verdict:
+        document = {"image": outcome.image, "verdict": outcome.verdict, "reviewer": session.reviewer, "events": outcome.counts()}
+        if console.as_json:
+            _line(document)
+        else:
+            acts = ", ".join(f"{count} {kind}" for kind, count in outcome.counts().items() if kind != "verdict")
+            console.out(f"{outcome.verdict.ljust(12)} {outcome.image[:12]}  {acts}")
+    for refusal in outcome.refused:
+        console.say(f"{outcome.image[:12]}: {refusal.why}")
+    for note in outcome.notes:
+        console.say(note)
+
+
+def _line(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _serve(session: Session, place: server.Place, dataset: Dataset) -> None:
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        server.serve(session, place, dataset.images, stop, loop)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        _close(loop)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """End what the server's libraries left running, so that nothing complains at exit."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()

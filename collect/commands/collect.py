@@ -1,0 +1,127 @@
+"""`boxwright collect`: find, download, check and record images."""
+
+from __future__ import annotations
+
+import importlib
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from collect import definition as definitions
+from collect.console import Console
+from collect.definition import Definition
+from collect.errors import UsageError
+from collect.files import exclusive
+from collect.licenses import allows, check_entry
+from collect.workspace import Dataset
+
+if TYPE_CHECKING:
+    from collect.gather import LimitedPipeline
+
+#: Where downloads run -> the pipeline that does it there.
+ENGINES = {"local": "collect.gather:LimitedPipeline", "ray": "collect.ray_engine:RayPipeline"}
+
+
+class Collect:
+    """Searches sources for the classes of a definition and downloads what they offer, until the quotas are met."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="a dataset")
+        parser.add_argument(
+            "--source",
+            action="append",
+            metavar="S",
+            help="openverse, wikimedia, …, page:URL, urls:FILE, folder:DIR, video:FILE; repeatable",
+        )
+        parser.add_argument("--limit", type=int, default=0, metavar="N", help="keep at most N images in this call")
+        parser.add_argument("--license", metavar="SPDX", help="the licence of what sources without one bring: your word, recorded as such")
+        parser.add_argument(
+            "--allow-address", action="append", default=[], metavar="IP", help="an address or network of your own, else refused as private"
+        )
+        parser.add_argument("--impolite", action="store_true", help="no limit per domain, no robots.txt: for your own servers only")
+        parser.add_argument("--engine", choices=list(ENGINES), default="local", help="where downloads run (ray: the extra 'ray')")
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        dataset = console.workspace.dataset(arguments.name)
+        definition = definitions.load(dataset)
+        licence = _checked(arguments, definition, console)
+        names = list(dict.fromkeys(arguments.source or definition.collect.sources))
+        if not names:
+            raise UsageError(f"{dataset.definition} names no sources; add them under [collect], or give --source")
+        if console.dry_run:
+            return _plan(definition, names, console)
+        arguments.license = licence
+        with exclusive(dataset.locks / "collect", f"collect {dataset.name}"):
+            return _collect(dataset, definition, names, arguments, console)
+
+
+def _checked(arguments: Namespace, definition: Definition, console: Console) -> str | None:
+    """What can be wrong in the arguments, before anything is done; returns `--license` as an SPDX id."""
+    if arguments.limit < 0:
+        raise UsageError(f"--limit {arguments.limit} keeps less than nothing; give a number above 0")
+    if arguments.license is None:
+        return None
+    spdx = check_entry(arguments.license)
+    if not allows(definition.collect.licenses, spdx):
+        console.say(
+            f"note: {spdx} is not among the definition's licenses ({', '.join(definition.collect.licenses)}); such images are refused"
+        )
+    return spdx
+
+
+def _collect(dataset: Dataset, definition: Definition, names: list[str], arguments: Namespace, console: Console) -> dict[str, Any]:
+    from collect.contact_sheet import write_report
+    from collect.gather import Gathering
+    from collect.ledger import Ledger
+    from collect.live import live_table
+    from collect.pipeline import DownloadSettings
+    from collect.sources.source import open_source, settings_for
+
+    addresses = tuple(arguments.allow_address)
+    told = {"license": arguments.license, "allow_addresses": addresses, "polite": not arguments.impolite}
+    sources = {name: open_source(name, replace(settings_for(name, definition), **told)) for name in names}
+    with live_table(dataset.ledger, definition, quiet=console.quiet):
+        settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite)
+        gathered = Gathering(dataset, definition, sources, settings, _engine(arguments.engine)).run(arguments.limit)
+    with Ledger(dataset.ledger) as ledger:
+        report = write_report(dataset, ledger)
+    for name, why in gathered.closed.items():
+        console.say(f"{name} was given up: {why}")
+    console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=dataset.name)
+    console.out(f"{gathered.verdict}. {gathered.states['KEPT']:,} images kept in {gathered.seconds:.1f} s; see {report}")
+    if gathered.waiting:
+        console.say(f"{gathered.waiting:,} URLs still wait (for a retry, or beyond quota and limit); run the same command again to go on")
+    return {
+        "states": gathered.states,
+        "reasons": gathered.reasons,
+        "seconds": round(gathered.seconds, 3),
+        "images_per_second": round(gathered.images_per_second, 3),
+        "verdict": gathered.verdict,
+        "closed_sources": gathered.closed,
+        "waiting": gathered.waiting,
+        "report": str(report),
+    }
+
+
+def _engine(name: str) -> type[LimitedPipeline]:
+    module, _, attribute = ENGINES[name].partition(":")
+    return cast("type[LimitedPipeline]", getattr(importlib.import_module(module), attribute))
+
+
+def _plan(definition: Definition, names: list[str], console: Console) -> dict[str, Any]:
+    """What a call would ask, for `--dry-run`; sources are opened, so that a wrong name or a missing key shows."""
+    from collect.planner import is_explicit
+    from collect.sources.source import open_source, settings_for
+
+    for name in names:
+        open_source(name, settings_for(name, definition)).close()
+    rows = [
+        (name, entry.name, name.partition(":")[2] if is_explicit(name) else ", ".join(entry.queries or (entry.name,)), entry.quota)
+        for name in names
+        for entry in definition.classes
+    ]
+    console.table(("source", "class", "queries", "quota"), rows, title="would ask")
+    return {"would_ask": [dict(zip(("source", "class", "queries", "quota"), row, strict=True)) for row in rows]}
+
+
+COLLECT = Collect()

@@ -1,0 +1,212 @@
+"""Download speed against img2dataset, in images per CPU-second, over plain HTTP and over HTTPS with many host names.
+
+    python tests/benchmarks/bench_download.py [--quick]
+
+A server in a process of its own serves real files from loopback addresses (127.0.h.1: each a host of its own, named in the
+certificate). Both downloaders fetch the same list, politeness off; the CPU of their children counts, the server's does not.
+Ours fetches, validates, hashes, scores, deduplicates, stores with fsync and keeps a ledger; img2dataset runs with
+`resize_mode=no`, `disable_all_reencoding=True`, `output_format=files`, as its fastest.
+
+img2dataset is taken from the virtual environment that BOXWRIGHT_PEERS names, and left out where there is none. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import ipaddress
+import itertools
+import json
+import multiprocessing
+import os
+import resource
+import ssl
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+DATA = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data")
+NUM_HOSTS = 250
+
+_PEER = """
+import sys
+from img2dataset import download
+if __name__ == "__main__":
+    download(url_list=sys.argv[1], input_format="txt", output_folder=sys.argv[2], output_format=sys.argv[3], resize_mode="no",
+             disable_all_reencoding=True, processes_count=2, thread_count=32, enable_wandb=False, number_sample_per_shard=1000,
+             disallowed_header_directives=[])
+"""
+
+
+def certificate(folder: Path) -> Path:
+    """A self-signed certificate for all the loopback hosts; returns the PEM that holds it and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "benchmark")])
+    now = datetime.datetime.now(datetime.UTC)
+    addresses = [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts()]
+    built = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(7))
+        .add_extension(x509.SubjectAlternativeName(addresses), False)
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    path = folder / "cert.pem"
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(built.public_bytes(serialization.Encoding.PEM) + secret)
+    return path
+
+
+def hosts() -> list[str]:
+    return [f"127.0.{number}.1" for number in range(1, NUM_HOSTS + 1)]
+
+
+def serve(files: list[Path], pem: Path | None, ports: Any) -> None:
+    """The server's process: keep-alive HTTP, each file at /n."""
+    bodies = [path.read_bytes() for path in files]
+    answers = [b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body) + body for body in bodies]
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(answers[int(head.split(b" ", 2)[1].lstrip(b"/").split(b"?")[0]) % len(answers)])
+                await writer.drain()
+                if b"connection: close" in head.lower():
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            pass
+        finally:
+            writer.close()
+
+    async def main() -> None:
+        context = None
+        if pem:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(pem)
+        server = await asyncio.start_server(connection, "0.0.0.0", 0, ssl=context, backlog=1024)
+        ports.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
+
+
+def ours(urls: list[str], folder: Path, profile: bool = False) -> dict[str, Any]:
+    """Run in a process of its own, so that its CPU and that of its children can be told."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from tests.benchmarks.bench_download import run_ours; run_ours(sys.argv[2:])"
+    (folder / "urls.txt").write_text("\n".join(urls))
+    return _measured([sys.executable, "-c", code, str(ROOT), str(folder), "profile" if profile else ""])
+
+
+def run_ours(arguments: list[str]) -> None:
+    from collect import definition
+    from collect.ledger import Ledger
+    from collect.net.domains import registrable_domain
+    from collect.pipeline import DownloadSettings, Pipeline
+    from collect.records import Candidate, Licence
+    from collect.workspace import Workspace
+
+    folder = Path(arguments[0])
+    dataset = Workspace.at(folder).new_dataset("bench")
+    made = definition.create(dataset, definition.template("bench", [(1, "thing")]))
+    # Every image is kept, as with the peer: no duplicates by nearness, no limits on quality.
+    policy = replace(made.collect, min_side_px=1, max_aspect=0.0, max_blank=1.0, max_dark=1.0, max_blur=1.0, max_watermark=1.0)
+    urls = (folder / "urls.txt").read_text().split()
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_finds((Candidate(url, "urls", "q", "thing", licence=Licence("CC0-1.0")), registrable_domain(url)) for url in urls)
+        with Pipeline(dataset, replace(made, collect=policy), ledger, DownloadSettings(("127.0.0.0/8",), polite=False)) as pipeline:
+            if arguments[1]:
+                import cProfile
+                import pstats
+
+                profiler = cProfile.Profile()
+                profiler.runcall(pipeline.drain)
+                pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(35)
+            else:
+                pipeline.drain()
+            sys.stdout.write(json.dumps({"states": pipeline.progress.states, "reasons": pipeline.progress.reasons}) + "\n")
+
+
+def peer(urls: list[str], folder: Path, output: str) -> dict[str, Any] | None:
+    python = Path(os.environ.get("BOXWRIGHT_PEERS", "/nonexistent")) / "bin" / "python"
+    if not python.exists():
+        return None
+    (folder / "urls.txt").write_text("\n".join(urls))
+    (folder / "peer.py").write_text(_PEER)
+    result = _measured([str(python), str(folder / "peer.py"), str(folder / "urls.txt"), str(folder / "out"), output])
+    stats = [json.loads(path.read_text()) for path in (folder / "out").glob("*_stats.json")]
+    result["success"] = sum(entry["successes"] for entry in stats)
+    result["status"] = [entry["status_dict"] for entry in stats][:2]
+    return result
+
+
+def _measured(command: list[str]) -> dict[str, Any]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=900)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if "profile" in command:
+        sys.stderr.write(done.stderr[-9000:])
+    return {"cpu_s": round(cpu_s, 2), **(json.loads(lines[-1]) if lines else {})}
+
+
+def compare(scheme: str, files: list[Path], num_urls: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        pem = certificate(folder) if scheme == "https" else None
+        if pem:
+            os.environ["SSL_CERT_FILE"] = str(pem)
+        receive, send = multiprocessing.Pipe(duplex=False)
+        server = multiprocessing.get_context("spawn").Process(target=serve, args=(files, pem, send), daemon=True)
+        server.start()
+        try:
+            port = receive.recv()
+            urls = [f"{scheme}://{host}:{port}/{number}" for number, host in zip(range(num_urls), itertools.cycle(hosts()), strict=False)]
+            results: dict[str, Any] = {}
+            (folder / "ours").mkdir()
+            results["boxwright"] = ours(urls, folder / "ours", arguments.profile)
+            for output in () if arguments.profile else ("files", "webdataset"):
+                (folder / output).mkdir()
+                found = peer(urls, folder / output, output)
+                if found:
+                    results[f"img2dataset {output}"] = found
+        finally:
+            server.terminate()
+            server.join()
+    for result in results.values():
+        images = result.get("success") or sum(result["states"].get(state, 0) for state in ("KEPT", "DUPLICATE"))
+        result["images"] = images
+        result["images_per_cpu_s"] = round(images / result["cpu_s"], 1)
+    for name, result in results.items():
+        if name != "boxwright":
+            result["ours_is_faster_by"] = round(results["boxwright"]["images_per_cpu_s"] / result["images_per_cpu_s"], 2)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="400 images instead of all")
+    parser.add_argument("--profile", action="store_true", help="show where our time goes")
+    parser.add_argument("--scheme", choices=("http", "https"), action="append")
+    arguments = parser.parse_args()
+    files = sorted(path for name in ("face-crops", "raccoon") for path in (DATA / name).rglob("*") if path.suffix.lower() in {".jpg", ".png", ".jpeg"})
+    num_urls = 400 if arguments.quick else len(files)
+    document = {scheme: compare(scheme, files, num_urls, arguments) for scheme in arguments.scheme or ("http", "https")}
+    sys.stdout.write(json.dumps({"images": num_urls, "hosts": NUM_HOSTS, **document}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

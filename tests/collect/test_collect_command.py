@@ -1,0 +1,228 @@
+"""`boxwright collect` and `recheck` against the demo's site: real HTTP, real processes, the command as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import boxwright
+from collect.demo.scenes import make_scenes
+from collect.demo.site import Site
+from collect.files import exclusive
+from collect.ledger import Ledger
+from collect.records import Licence, Reason, State
+from collect.report import SENTENCES, explain
+from collect.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent.parent
+ALLOW = ("--allow-address", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with Site(scenes=make_scenes(45, seed=1)) as running:
+        yield running
+
+
+@pytest.fixture
+def demo(workspace: Workspace, site: Site, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace with the demo's own definition, its sources pointed at the site."""
+    monkeypatch.setenv("BOXWRIGHT_BING_API_KEY", "any")
+    text = (ROOT / "datasets" / "demo" / "dataset.toml").read_text()
+    urls = "".join(f'{name} = "{site.base_url}"\n' for name in ("openverse", "bing-api", "bing-images"))
+    path = workspace.new_dataset("demo").definition
+    path.parent.mkdir(parents=True)
+    path.write_text(text.replace("[annotate]", f"[collect.base_urls]\n{urls}\n[annotate]"))
+    return workspace
+
+
+def run(workspace: Workspace, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert boxwright.main([*words, "--json", "--quiet", "--root", str(workspace.root)]) == 0, capsys.readouterr().err
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def fails(workspace: Workspace, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = boxwright.main([*words, "--root", str(workspace.root)])
+    return code, capsys.readouterr().err
+
+
+def test_collect__everything_there_is_then_nothing_twice(demo: Workspace, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(demo, capsys, "collect", "demo", *ALLOW)
+    dataset = demo.dataset("demo")
+    reasons = set(result["reasons"])
+    assert {"DUPLICATE(exact)", "DUPLICATE(near)", "QUARANTINED(licence_unknown)", "DENIED(robots)", "DENIED(opt_out)"} <= reasons
+    assert {"INVALID(html)", "INVALID(broken)", "GONE(http_4xx)"} <= reasons
+    assert result["waiting"] == 0 and "no source has more" in result["verdict"]
+    assert not any(path.startswith("/private/") for path in site.requests)
+    with Ledger(dataset.ledger) as ledger:
+        kept = list(ledger.images())
+        assert result["states"]["KEPT"] == len(kept) > 20
+        assert all(record.licence.spdx for record in kept)
+        assert {record.class_name for record in kept} == {"coin", "cup", "motorcycle"}
+        assert any(record.orientation == 6 for record in kept)
+        for record in kept:
+            assert dataset.image_path(record.sha256, record.extension).is_file()
+            assert site.truth(record.sha256) == site.truth(record.source_url)
+        assert any(row["origin"] and row["found"] for row in ledger.query_rows())  # suggestions were followed
+        states = ledger.counts().states
+    before = sum(number for path, number in site.requests.items() if path in site.offers)
+    again = run(demo, capsys, "collect", "demo", *ALLOW)
+    assert again["states"] == {"KEPT": 0}
+    assert sum(number for path, number in site.requests.items() if path in site.offers) == before
+    with Ledger(dataset.ledger) as ledger:
+        assert ledger.counts().states == states
+    report = (dataset.folder / "report.html").read_text()
+    assert report.count("data:image/jpeg;base64,") > len(kept) and "robots.txt forbids" in report
+
+
+def test_collect__limit_is_kept_exactly_and_the_rest_waits(demo: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(demo, capsys, "collect", "demo", "--source", "openverse", "--limit", "5", *ALLOW)
+    assert first["states"]["KEPT"] == 5 and first["waiting"] > 0
+    second = run(demo, capsys, "collect", "demo", "--source", "openverse", "--limit", "3", *ALLOW)
+    assert second["states"]["KEPT"] == 3
+
+
+def test_collect__killed_at_any_instant_loses_and_doubles_nothing(demo: Workspace, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--quiet"]
+    dataset = demo.dataset("demo")
+    for least in (1, 8):
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list(dataset.images.glob("*/*/*"))) >= least:
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.01)
+        process.wait(timeout=10)
+    run(demo, capsys, "collect", "demo", "--source", "openverse", *ALLOW)
+    with Ledger(dataset.ledger) as ledger:
+        records = list(ledger.images(State.KEPT, State.QUARANTINED))
+        assert not {"FOUND", "LEASED"} & set(ledger.counts().states)
+    stored = {path.stem for path in dataset.images.glob("*/*/*")}
+    assert {record.sha256 for record in records} == stored
+    wanted = {offer.path for offer in site.offers.values() if "openverse" in offer.listed and offer.path.startswith("/photos/")}
+    assert len(records) > len(wanted) // 2
+
+
+def test_collect__two_at_once_are_refused(demo: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    with exclusive(demo.dataset("demo").locks / "collect", "collect demo"):
+        code, words = fails(demo, capsys, "collect", "demo", "--source", "openverse", *ALLOW)
+    assert code == 9 and "collect demo" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("collect", "demo", "--source", "openvers"), 2, "did you mean 'openverse'"),
+        (("collect", "nothing"), 3, "boxwright init nothing"),
+        (("collect", "demo", "--limit", "-1"), 2, "above 0"),
+        (("collect", "demo", "--license", "free for all"), 2, "no SPDX id"),
+        (("collect", "demo", "--source", "urls:/nowhere.txt"), 3, "/nowhere.txt"),
+        (("collect", "demo", "--source", "openverse", "--allow-address", "home"), 2, "home"),
+        (("recheck", "nothing"), 3, "boxwright init nothing"),
+    ],
+)
+def test_collect__bad_input_is_a_sentence(
+    demo: Workspace, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, said: str
+) -> None:
+    got, text = fails(demo, capsys, *words)
+    assert got == code and said in text
+
+
+def test_collect__dry_run_touches_nothing(demo: Workspace, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    before = site.requests.total()
+    plan = run(demo, capsys, "collect", "demo", "--dry-run")
+    assert {row["source"] for row in plan["would_ask"]} == {"openverse", "bing-api", "bing-images"}
+    assert site.requests.total() == before and not demo.dataset("demo").ledger.exists()
+
+
+def test_collect__urls_and_folder_take_the_users_word_for_the_licence(
+    demo: Workspace, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [offer for path, offer in site.offers.items() if path.startswith("/photos/") and not offer.headers and not offer.failures][:6]
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{site.base_url}{offer.path}\n" for offer in good[:3]))
+    unknown = run(demo, capsys, "collect", "demo", "--source", f"urls:{listed}", *ALLOW)
+    assert unknown["states"] == {"KEPT": 0, "QUARANTINED": 3}
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for number, offer in enumerate(good[3:]):
+        (folder / f"{number}.jpg").write_bytes(offer.body)
+    (folder / "broken.jpg").write_bytes(good[0].body[:900])
+    stated = run(demo, capsys, "collect", "demo", "--source", f"folder:{folder}", "--license", "CC-BY-4.0")
+    assert stated["states"] == {"KEPT": 3, "INVALID": 1}
+    with Ledger(demo.dataset("demo").ledger) as ledger:
+        assert {(record.licence.spdx, record.licence.evidence) for record in ledger.images()} == {("CC-BY-4.0", "user")}
+
+
+def test_collect__private_addresses_are_refused_unless_allowed(
+    demo: Workspace, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "list.txt"
+    path = next(iter(site.offers))
+    listed.write_text(f"{site.base_url}{path}\n")
+    before = site.requests[path]
+    assert run(demo, capsys, "collect", "demo", "--source", f"urls:{listed}")["reasons"] == {"DENIED(address)": 1}
+    assert site.requests[path] == before
+
+
+def test_recheck__revokes_on_a_clear_word_only(demo: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    with Site(scenes=make_scenes(12, seed=5)) as site:
+        text = demo.dataset("demo").definition.read_text()
+        demo.dataset("demo").definition.write_text("".join(
+            f'{line.split(" =")[0]} = "{site.base_url}"\n' if "http://127.0.0.1" in line else f"{line}\n" for line in text.splitlines()
+        ))  # fmt: skip
+        words = ("demo", *ALLOW)
+        run(demo, capsys, "collect", *words, "--source", "openverse")
+        with Ledger(demo.dataset("demo").ledger) as ledger:
+            paths = {record.source_url.removeprefix(site.base_url): record.sha256 for record in ledger.images()}
+        gone, reserved, relicensed, *others = paths
+        site.take_down(gone)
+        site.opt_out(reserved)
+        site.relicense(relicensed, Licence("CC-BY-NC-2.0", "https://creativecommons.org/licenses/by-nc/2.0/", "somebody"))
+        tried = run(demo, capsys, "recheck", *words, "--dry-run")
+        assert tried["kept"] == len(paths)
+        result = run(demo, capsys, "recheck", *words)
+    assert result["revoked"] == tried["revoked"] == {"taken_down": 1, "opted_out": 1, "relicensed": 1}
+    assert result["kept"] == len(others) > 0
+    unreached = run(demo, capsys, "recheck", *words)  # the site has gone: that says nothing
+    assert unreached["unreachable"] == unreached["kept"] == len(others)
+    with Ledger(demo.dataset("demo").ledger) as ledger:
+        reasons = {record.sha256: record.reason for record in ledger.images(State.REVOKED)}
+        assert reasons == {
+            paths[gone]: Reason.TAKEN_DOWN, paths[reserved]: Reason.OPTED_OUT, paths[relicensed]: Reason.RELICENSED,
+        }  # fmt: skip
+        assert {loss["reason"]: loss["count"] for loss in explain(ledger) if loss["state"] == "REVOKED"} == {
+            "taken_down": 1, "opted_out": 1, "relicensed": 1,
+        }  # fmt: skip
+
+
+def test_report__every_reason_has_its_sentence() -> None:
+    assert {str(reason) for reason in Reason} <= {str(key) for key in SENTENCES}
+
+
+def test_collect__ray_missing_is_named(demo: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed: `import ray` raises ImportError
+    code, words = fails(demo, capsys, "collect", "demo", "--source", "openverse", "--engine", "ray", *ALLOW)
+    assert code == 5 and "boxwright[ray]" in words
+
+
+@pytest.mark.slow
+def test_collect__ray_brings_what_the_local_engine_brings(demo: Workspace, site: Site) -> None:
+    pytest.importorskip("ray")
+    command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--json"]
+    done = subprocess.run(
+        [*command, "--engine", "ray"], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    result = json.loads(done.stdout)
+    assert result["states"]["KEPT"] > 15 and result["waiting"] == 0
+    with Ledger(demo.dataset("demo").ledger) as ledger:
+        assert all(site.truth(record.sha256) == site.truth(record.source_url) for record in ledger.images())

@@ -1,0 +1,119 @@
+"""Zero-shot proposals through the real transformers classes; the models are tiny and random, their weights a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collect import definition
+from collect.errors import MissingServiceError, UsageError
+from train.loop.propose import Request, open_proposer
+from train.loop.zero_shot import phrases_of
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "cat", "dog", "kitten", "a", "photo", "of"]
+
+
+def bert_tokenizer(folder: Path):
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    return transformers.BertTokenizerFast(str(folder / "vocab.txt"))
+
+
+def clip_tokenizer(folder: Path):
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: place for place, token in enumerate(tokens)}
+    return transformers.CLIPTokenizer(vocab=vocab, merges=[], model_max_length=32, pad_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="module")
+def grounding_dino(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("grounding-dino")
+    tokenizer = bert_tokenizer(folder)
+    backbone = transformers.SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, image_size=64, out_indices=[2, 3, 4]
+    )
+    text = transformers.BertConfig(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = transformers.GroundingDinoConfig(
+        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=20, num_feature_levels=4,
+    )  # fmt: skip
+    transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    images = transformers.GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    transformers.GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def owlv2(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("owlv2")
+    tokenizer = clip_tokenizer(folder)
+    text = {
+        "vocab_size": 54,
+        "bos_token_id": 52,
+        "eos_token_id": 53,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 16,
+    }
+    config = transformers.Owlv2Config(text_config=text, vision_config=vision, projection_dim=16)
+    transformers.Owlv2ForObjectDetection(config).save_pretrained(folder)
+    images = transformers.Owlv2ImageProcessor(size={"height": 64, "width": 64})
+    transformers.Owlv2Processor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def request_for(make_dataset, workspace):
+    dataset, _ = make_dataset("pets", ["cat", "dog"], [])
+    text = dataset.definition.read_text().replace('name = "cat"', 'name = "cat"\nsynonyms = ["kitten"]')
+    dataset.definition.write_text(text)
+    recipe = definition.load(dataset)
+    return lambda **more: Request(workspace, dataset, recipe, threshold=0.0, **more)
+
+
+@pytest.mark.parametrize("family", ["grounding_dino", "owlv2"])
+def test_a_folder_of_weights_proposes_by_phrase(family, request_for, request):
+    folder = request.getfixturevalue(family)
+    proposer = open_proposer(f"zero-shot:{folder}", request_for())
+    image = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    found = proposer.propose(image, None)
+    assert {(entry.category, entry.prompt) for entry in found} <= {("cat", "cat"), ("cat", "kitten"), ("dog", "dog")}
+    assert len({entry.prompt for entry in found}) >= 2
+    assert all(np.isfinite(entry.xywh).all() and 0 <= entry.score <= 1 for entry in found)
+    assert proposer.name == f"zero-shot:{folder.name}"
+    assert len(proposer.weights_sha256) == 64
+
+
+def test_one_class_only(owlv2, request_for):
+    proposer = open_proposer(f"zero-shot:{owlv2}", request_for(category="dog"))
+    assert proposer.phrases == (("dog", "dog"),)
+
+
+def test_absent_weights_say_so(request_for, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingServiceError, match="zero-shot:FOLDER"):
+        open_proposer("zero-shot:nobody/nothing-here", request_for())
+
+
+def test_a_model_that_takes_no_text_is_refused(tmp_path, request_for):
+    transformers.ResNetConfig().save_pretrained(tmp_path / "resnet")
+    with pytest.raises(UsageError, match="takes no text"):
+        open_proposer(f"zero-shot:{tmp_path / 'resnet'}", request_for())
+
+
+def test_phrases_are_prompt_or_name_and_synonyms(request_for):
+    assert phrases_of(request_for().definition) == (("cat", "cat"), ("cat", "kitten"), ("dog", "dog"))

@@ -1,0 +1,69 @@
+"""`boxwright compare`: detectors side by side on one release."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from collect.console import Console
+from collect.errors import UsageError
+from collect.workspace import Workspace
+
+#: option -> (setting of a training, type, help)
+_SETTINGS: dict[str, tuple[str, type, str]] = {
+    "--release": ("release", str, "the release to learn from (default: the newest)"),
+    "--epochs": ("epochs", int, "how often the train split is gone through"),
+    "--time-budget": ("time_budget_s", float, "seconds of training for each detector"),
+    "--budget-clock": ("budget_clock", str, "what the budget counts: wall or cpu seconds"),
+    "--image-size": ("image_size", int, "longest side of the input in pixels (default: each detector's own)"),
+    "--batch-size": ("batch_size", int, "images per step (default: each detector's own)"),
+    "--weights": ("weights", str, "auto or none: from trained weights where there are any, or all from scratch"),
+    "--seed": ("seed", int, "of all random numbers"),
+    "--workers": ("workers", int, "loader processes; -1 = by the device"),
+}
+
+
+class Compare:
+    """Trains each, measures each, and draws what accuracy costs; the work is :mod:`train.judging.tradeoff`'s."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="the dataset")
+        parser.add_argument("--detectors", required=True, metavar="A,B,C", help="their names, with commas between them")
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+        for option, (setting, kind, text) in _SETTINGS.items():
+            parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        from train.fitting.run import train_run, what_would_be_done
+        from train.judging.tradeoff import Plan, compare
+
+        names = tuple(dict.fromkeys(name.strip() for name in arguments.detectors.split(",") if name.strip()))
+        if not names:
+            raise UsageError("--detectors needs at least one name, such as --detectors fcos_mobilenet_v2,ssdlite320_mobilenet_v3_large")
+        settings = [setting for setting, _, _ in _SETTINGS.values()]
+        options = {name: value for name in settings if (value := getattr(arguments, name)) is not None}
+        plans = [what_would_be_done(console.workspace, arguments.name, {**options, "detector": name}) for name in names]
+        if console.dry_run:
+            columns = ("detector", "release", "epochs", "time_budget_s")
+            console.table(columns, [[plan[column] for column in columns] for plan in plans])
+            return {"plans": plans}
+
+        def train(workspace: Workspace, dataset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+            return train_run(workspace, dataset, given, console)
+
+        result = compare(console.workspace, Plan(arguments.name, names, options, arguments.device), train, console.say)
+        headings = ["detector", "AP", "AP50", "ms", "MB", "M params", "train s", "front"]
+        console.table(headings, [_cells(row) for row in result["rows"]])
+        console.out(f"{result['html']}")
+        return result
+
+
+def _cells(row: Mapping[str, Any]) -> list[object]:
+    if row["error"]:
+        return [row["detector"], *["–"] * 6, row["error"]]
+    numbers = [row["latency_ms"], row["memory_mb"], row["parameters"] / 1e6, row["train_s"]]
+    return [row["detector"], row["ap"], row["ap50"], *(round(number, 1) for number in numbers), "●" if row["pareto"] else ""]
+
+
+COMPARE = Compare()

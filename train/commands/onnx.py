@@ -1,0 +1,49 @@
+"""`boxwright onnx`: a run's detector as an ONNX file, checked in onnxruntime on real images."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from annotate import coco
+from collect.console import Console
+from collect.errors import UsageError
+from train.data.cache import decode
+from train.fitting import config
+from train.serving.onnx_export import SAME_IOU, SAME_SCORE, export
+from train.serving.predictor import load_detector
+
+
+class Onnx:
+    """Exports, compares, and refuses a file that finds other boxes."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("run", help="a run: its name, NAME/RUN or its folder")
+        parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.onnx in the run's folder")
+        parser.add_argument("--images", type=int, default=8, metavar="N", help="real images to compare on (default: %(default)s)")
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        run_path = console.workspace.run_path(arguments.run)
+        settings = config.read(run_path)
+        dataset = console.workspace.dataset(settings.dataset)
+        read = coco.read(dataset.release_path(settings.release) / "annotations.json")
+        judged = [name for name, split in zip(read.file_names_I, read.split_I, strict=True) if split != "train"] or list(read.file_names_I)
+        images = [decode(dataset.images / name) for name in islice(judged, max(1, arguments.images))]
+        if not images:
+            raise UsageError(f"{settings.release} has no images to compare on")
+        out = arguments.out or run_path / "model.onnx"
+        if console.dry_run:
+            console.out(f"would write {out} and compare it on {len(images)} images")
+            return {"path": str(out)}
+        done = export(load_detector(run_path), out, images)
+        console.out(
+            f"wrote {done.path} ({done.path.stat().st_size / 1e6:.1f} MB, exporter '{done.exporter}'): on {done.images} real images onnxruntime"
+            f" finds the same {done.boxes} boxes (IoU ≥ {SAME_IOU}, scores within {SAME_SCORE});"
+            f" OpenCV's DNN module {done.opencv}"
+        )
+        return {**vars(done), "path": str(done.path)}
+
+
+ONNX = Onnx()

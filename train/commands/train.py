@@ -1,0 +1,71 @@
+"""`boxwright train`: fine-tune a detector on a release."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from collect.console import Console
+
+#: option -> (setting of TrainConfig, type, help)
+_SETTINGS: dict[str, tuple[str, type, str]] = {
+    "--release": ("release", str, "the release to learn from (default: the newest)"),
+    "--detector": ("detector", str, "which detector (default: that of dataset.toml)"),
+    "--epochs": ("epochs", int, "how often the train split is gone through"),
+    "--batch-size": ("batch_size", int, "images per step; 0 = the detector's own, on a GPU the largest that fits"),
+    "--accumulate": ("accumulate", int, "steps whose gradients make one update"),
+    "--image-size": ("image_size", int, "longest side of the input in pixels"),
+    "--crop": ("crop_px", int, "side of the cut-outs trained on, at the scale of --image-size; 0 = whole images"),
+    "--lr": ("learning_rate", float, "learning rate at the top of the schedule"),
+    "--seed": ("seed", int, "of all random numbers"),
+    "--device": ("device", str, "auto, cpu, cuda, cuda:1, mps"),
+    "--precision": ("precision", str, "auto, fp32 or bf16; auto = bf16 where the hardware has it"),
+    "--time-budget": ("time_budget_s", float, "seconds of training, validation not counted; the schedule follows the time"),
+    "--budget-clock": ("budget_clock", str, "what the budget counts: wall or cpu seconds"),
+    "--weights": ("weights", str, "auto, none, or the path of a checkpoint or state dict to begin with"),
+    "--freeze": ("freeze", int, "stages of the backbone to hold still, from the input inwards; -1 = the detector's own"),
+    "--ema": ("ema_decay", float, "decay of the weights' moving average; 0 = none"),
+    "--patience": ("patience", int, "validations without a better score after which it stops; 0 = never"),
+    "--eval-every": ("eval_every", int, "epochs between validations; 0 = about ten in all"),
+    "--sampling": ("sampling", str, "uniform, repeat-factor or class-balanced"),
+    "--multi-scale": ("multi_scale", float, "greatest change of the input's side, such as 0.25"),
+    "--zoom-in": ("zoom_in", float, "greatest magnification of a training image"),
+    "--zoom-out": ("zoom_out", float, "least magnification of a training image"),
+    "--mosaic": ("mosaic", float, "chance of four images in one"),
+    "--mixup": ("mixup", float, "chance of two images blended"),
+    "--copy-paste": ("copy_paste", float, "chance of pasting objects of another image"),
+    "--augment": ("augment", str, "an albumentations pipeline of your own (JSON or YAML)"),
+    "--workers": ("workers", int, "loader processes; -1 = by the device"),
+}
+
+
+class Train:
+    """Trains, judges and reports; the work is :func:`train.fitting.run.train_run`'s."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="the dataset")
+        for option, (setting, kind, text) in _SETTINGS.items():
+            parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
+        parser.add_argument("--amp", action="store_const", const="bf16", dest="precision", help="the same as --precision bf16")
+        parser.add_argument("--compile", action="store_const", const=True, dest="compile", help="torch.compile the detector")
+        parser.add_argument("--tensorboard", action="store_const", const=True, dest="tensorboard", help="also write TensorBoard's events")
+        parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        from train.fitting.run import train_run, what_would_be_done
+
+        settings = [*(setting for setting, _, _ in _SETTINGS.values()), "compile", "tensorboard", "resume"]
+        options = {name: value for name in settings if (value := getattr(arguments, name)) is not None}
+        if console.dry_run:
+            plan = what_would_be_done(console.workspace, arguments.name, options)
+            console.table(["setting", "value"], [[key, str(value)] for key, value in plan.items()])
+            return {"plan": plan}
+        result = train_run(console.workspace, arguments.name, options, console)
+        for split in ("val", "test"):
+            if stats := result["metrics"].get(split):
+                console.table(["number", split], [[key, value] for key, value in stats.items()])
+        console.out(f"{result['path']}")
+        return result
+
+
+TRAIN = Train()

@@ -1,0 +1,50 @@
+"""champion.json: which run is the dataset's model. It moves only through the gate, or by force, which it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from collect.clock import now
+from collect.errors import CorruptError
+from collect.files import write_atomic
+from collect.workspace import Dataset
+
+
+@dataclass(frozen=True)
+class Champion:
+    """`ap` is that on the test split of `release`, a share of 1, None where it was never measured."""
+
+    run: str
+    release: str
+    ap: float | None
+    promoted_at: str
+    forced: bool = False
+
+
+def read(dataset: Dataset) -> Champion | None:
+    """The champion, or None where there is none yet.
+
+    Raises:
+        CorruptError: champion.json is not what was written.
+    """
+    try:
+        return Champion(**json.loads(dataset.champion.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise CorruptError(f"{dataset.champion} is no champion's entry ({error}); mend or remove it, then `boxwright retrain`") from error
+
+
+def crown(dataset: Dataset, run: str, release: str, ap: float | None, *, forced: bool = False) -> Champion:
+    """Make a run the champion."""
+    champion = Champion(run, release, ap, now(), forced)
+    write_atomic(dataset.champion, json.dumps(asdict(champion), indent=2) + "\n")
+    return champion
+
+
+def newest_finished_run(dataset: Dataset) -> Path | None:
+    """The finished run (it has metrics and a checkpoint) that ended last."""
+    finished = [path for path in dataset.runs.glob("*/metrics.json") if any(path.parent.glob("checkpoints/*.pt"))]
+    return max(finished, key=lambda path: path.stat().st_mtime).parent if finished else None

@@ -1,0 +1,106 @@
+"""What the gate decides on: two runs' detections on the same test images, resampled together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotate.boxes import Floats
+from annotate.coco import Category, Document
+from collect.errors import RefusedError
+from train.judging import inputs
+from train.judging.evaluate import Evaluation, evaluate
+from train.judging.inputs import Detections, Truth
+from train.judging.intervals import resampled_ap
+from train.loop.gate import Difference, Evidence
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the two models: its categories, and its detections as COCO results with its own category ids."""
+
+    categories: Sequence[Category]
+    results: Sequence[Mapping[str, Any]]
+
+
+def gather(
+    document: Document, champion: Candidate, challenger: Candidate, aliases: Mapping[str, str], resamples: int = RESAMPLES, seed: int = 0
+) -> Evidence:
+    """The evidence on the test images of `document`.
+
+    Args:
+        document: the frozen test set, with the categories of the new release.
+        champion: what is there.
+        challenger: what wants to be.
+        aliases: former category name → present name (renamed or merged classes); names not in it stay.
+        resamples: how many bootstrap resamples of the images.
+        seed: of the resamples.
+
+    Raises:
+        RefusedError: the two have no category in common that the test set has boxes of.
+    """
+    truth = inputs.truth(document)
+    ids = dict(zip(truth.names_K, truth.category_ids_K.tolist(), strict=True))
+    names = [{aliases.get(category.name, category.name) for category in each.categories} for each in (champion, challenger)]
+    shared = [name for name in truth.names_K if name in names[0] & names[1]]
+    judged = [_evaluation(truth, each, ids, aliases) for each in (champion, challenger)]
+    aps = [{row["name"]: row["ap"] for row in evaluation.per_category} for evaluation in judged]
+    counts = _boxes(truth)
+    told = [name for name in shared if counts[name]]
+    if not told:
+        raise RefusedError(
+            f"champion and challenger have no category in common that the test set shows (champion: {', '.join(sorted(names[0]))}; "
+            f"challenger: {', '.join(sorted(names[1]))}); declare renamed classes with `was` in dataset.toml, or use --force"
+        )
+    weights_IS = draw(len(truth.image_ids_I), resamples, seed)
+    samples = [resampled_ap(each.truth, each.found, weights_IS) for each in judged]
+    columns = {name: truth.names_K.index(name) for name in told}
+    by_class = {name: [_mean(values_STK[:, :, [column]]) for values_STK in samples] for name, column in columns.items()}
+    classes = {name: Difference(aps[0][name], aps[1][name], by_class[name][1] - by_class[name][0], counts[name]) for name in told}
+    before, after = (_mean(values_STK[:, :, list(columns.values())]) for values_STK in samples)
+    overall = Difference(
+        float(np.mean([aps[0][name] for name in told])), float(np.mean([aps[1][name] for name in told])), after - before,
+        sum(counts[name] for name in told),
+    )  # fmt: skip
+    return Evidence(
+        overall,
+        classes,
+        len(truth.image_ids_I),
+        {name: aps[1][name] for name in sorted(names[1] - names[0]) if counts.get(name)},
+        {name: aps[0][name] for name in sorted(names[0] - names[1]) if counts.get(name)},
+    )
+
+
+def draw(num_images: int, resamples: int, seed: int) -> NDArray[np.int32]:
+    """How often each image is drawn in each resample, int32 of shape (I, S)."""
+    drawn = np.random.default_rng(seed).multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples)
+    return np.ascontiguousarray(drawn.T.astype(np.int32))
+
+
+def _evaluation(truth: Truth, candidate: Candidate, ids: Mapping[str, int], aliases: Mapping[str, str]) -> Evaluation:
+    """Judge a candidate with its categories brought to the truth's ids by name; categories unknown there fall away."""
+    own = {category.id: ids.get(aliases.get(category.name, category.name), -1) for category in candidate.categories}
+    results = [{**entry, "category_id": own.get(entry["category_id"], -1)} for entry in candidate.results]
+    kept: Detections = inputs.detections([entry for entry in results if entry["category_id"] >= 0], truth)
+    return evaluate(truth, kept)
+
+
+def _boxes(truth: Truth) -> dict[str, int]:
+    """How many boxes that count each category has."""
+    rows = truth.rows_of_categories(truth.category_ids_A[~truth.iscrowd_A])
+    return dict(zip(truth.names_K, np.bincount(rows, minlength=len(truth.names_K)).tolist(), strict=True))
+
+
+def _mean(ap_STK: Floats) -> Floats:
+    """The mean of each resample over thresholds and those categories that it has boxes of, (S,); NaN where it has none."""
+    flat = ap_STK.reshape(len(ap_STK), -1)
+    present = np.isfinite(flat)
+    count = present.sum(axis=1)
+    mean: Floats = np.divide(np.where(present, flat, 0.0).sum(axis=1), count, out=np.full(len(flat), np.nan), where=count > 0)
+    return mean

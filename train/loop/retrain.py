@@ -1,0 +1,267 @@
+"""Retraining after a dataset update, in steps that can each be interrupted.
+
+    release ── what changed, as the next immutable release
+    train   ── a challenger on all of it, old data included, warm-started from the champion
+    compare ── both on the same frozen test images
+    gate    ── promoted only on evidence, or by force, which is recorded
+
+Where it stands is kept in `runs/NAME/retrain.json`; running the same command again goes on from there. The run it trains
+is found again by a token in its config, so that no other run can be taken for it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from annotate.release import Options as ReleaseOptions
+from annotate.release import make_release
+from collect import definition as definitions
+from collect.console import Console
+from collect.definition import Definition
+from collect.errors import NotFoundError, RefusedError
+from collect.files import exclusive, write_atomic
+from collect.ledger import Ledger
+from collect.records import State
+from collect.workspace import Dataset, Workspace
+from train.data.release import Release, open_release
+from train.detectors.detector import Detector
+from train.fitting import checkpoint, config
+from train.fitting.run import train_run
+from train.judging.inputs import read_detections
+from train.loop import champion as champions
+from train.loop import drift
+from train.loop.champion import Champion
+from train.loop.evidence import Candidate, gather
+from train.loop.gate import Policy, check_frozen, decide, document
+from train.loop.warm_start import WarmStart, warm_start
+from train.serving.predictor import Predictor, detect_split, load_detector
+
+STATE = "retrain.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. `options` go to :func:`train.fitting.run.train_run`; `cold` leaves the warm start out."""
+
+    workspace: Workspace
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    unreviewed: bool = False
+    force: bool = False
+    cold: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a retrain stands. `token` stands in the config of the run that it trains; `run` is set once that is done."""
+
+    token: str
+    release: str = ""
+    run: str = ""
+
+
+@dataclass
+class _Retrain:
+    """One retrain under way; holds the dataset's retrain lock."""
+
+    request: Request
+    console: Console
+    dataset: Dataset
+    definition: Definition
+    progress: Progress
+
+    def save(self, **changes: str) -> None:
+        self.progress = replace(self.progress, **changes)
+        write_atomic(self.dataset.runs / STATE, json.dumps(asdict(self.progress), indent=2) + "\n")
+
+    def release(self) -> str:
+        """The release to train on: a new one, or the newest where nothing changed since."""
+        if self.progress.release:
+            self.console.say(f"going on with the retrain on {self.progress.release}")
+            return self.progress.release
+        made = make_release(self.dataset, self.definition, ReleaseOptions(unreviewed=self.request.unreviewed))
+        self.console.say(f"{made.version}: {'new' if made.changed else 'nothing changed since it was written'}")
+        for note in made.notes:
+            self.console.say(f"  {note}")
+        self.save(release=made.version)
+        return made.version
+
+    def train(self, champion: Champion | None) -> str:
+        """Train the challenger, or go on with it; returns its run."""
+        if self.progress.run:
+            return self.progress.run
+        begun = _run_with_token(self.dataset, self.progress.token)
+        if begun is not None:
+            options = {**self.request.options, "resume": f"{self.dataset.name}/{begun.name}"}
+        else:
+            options = {**self.request.options, "release": self.progress.release}
+        if champion and not self.request.cold and "detector" not in options:
+            options["detector"] = config.read(self.dataset.runs / champion.run).detector
+        result = train_run(
+            self.request.workspace, self.dataset.name, options, self.console, lambda detector: self._prepare(detector, champion)
+        )
+        self.save(run=result["run"])
+        return str(result["run"])
+
+    def _prepare(self, detector: Detector, champion: Champion | None) -> str:
+        """The warm start, in words that carry the token of this retrain."""
+        words = detector.weights_origin
+        if champion and not self.request.cold:
+            started = self.warm_start(detector, champion)
+            write_atomic(self.dataset.runs / f"warm_start-{self.progress.token}.json", json.dumps(started.to_json(), indent=2))
+            words = started.sentence()
+            self.console.say(words)
+        return f"{words} (retrain {self.progress.token})"
+
+    def warm_start(self, detector: Detector, champion: Champion) -> WarmStart:
+        return warm_start(detector, load_detector(self.dataset.runs / champion.run), champion.run, self.definition)
+
+
+def retrain(request: Request, console: Console) -> dict[str, Any]:
+    """Release, train, compare, decide; returns the gate's document with `run`, `release`, `champion` and `drift`.
+
+    Raises:
+        BusyError: another retrain of this dataset is at work.
+        RefusedError: the frozen test set changed, or the two models have no category in common (not with `force`).
+        KeyboardInterrupt: run the same command again to go on.
+    """
+    dataset = request.workspace.dataset(request.name)
+    with exclusive(dataset.locks / "retrain", f"retrain {request.name}"):
+        work = _Retrain(request, console, dataset, definitions.load(dataset), _progress(dataset))
+        champion = _champion(dataset, console)
+        version = work.release()
+        release = open_release(dataset, version)
+        objection = _objection(dataset, champion, release)
+        if objection and not request.force:
+            (dataset.runs / STATE).unlink(missing_ok=True)
+            raise RefusedError(objection)
+        run = work.train(champion)
+        result = _first(dataset, release, run) if champion is None else _judged(work, champion, release, run, objection)
+        result["drift"] = _drift(work, champion, release, run)
+        _keep(dataset.runs / run, result)
+        (dataset.runs / STATE).unlink(missing_ok=True)
+        return result
+
+
+def _progress(dataset: Dataset) -> Progress:
+    try:
+        return Progress(**json.loads((dataset.runs / STATE).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return Progress(secrets.token_hex(4))
+
+
+def _champion(dataset: Dataset, console: Console) -> Champion | None:
+    """The champion; where there is none yet, the newest finished run is made it, and that is said."""
+    champion = champions.read(dataset)
+    if champion is None:
+        path = champions.newest_finished_run(dataset)
+        if path is None:
+            console.say(f"{dataset.name} has no champion and no finished run: what is trained now becomes the first champion")
+            return None
+        metrics = json.loads((path / "metrics.json").read_bytes())
+        champion = champions.crown(dataset, path.name, str(metrics["release"]), metrics.get("test", {}).get("AP"))
+        console.say(f"{dataset.name} had no champion yet: its newest run, {path.name}, is the champion now")
+    if not (dataset.runs / champion.run / "config.json").is_file():
+        raise NotFoundError(
+            f"the champion {champion.run} is not in {dataset.runs}; put it back, or remove {dataset.champion} to begin anew"
+        )
+    return champion
+
+
+def _run_with_token(dataset: Dataset, token: str) -> Path | None:
+    """The run of an interrupted retrain that can be gone on with."""
+    for path in dataset.runs.glob("*/config.json"):
+        if f"(retrain {token})" in config.read(path.parent).weights_origin and checkpoint.path_of(path.parent, checkpoint.LAST).is_file():
+            return path.parent
+    return None
+
+
+def _objection(dataset: Dataset, champion: Champion | None, release: Release) -> str:
+    """Why champion and challenger cannot be compared on this test set; "" where they can."""
+    if champion is None:
+        return ""
+    before = open_release(dataset, champion.release)
+    with Ledger(dataset.ledger) as ledger:
+        revoked = {record.sha256 for record in ledger.images(State.REVOKED)}
+    seen = {*before.splits["train"].sha256_I, *before.splits["val"].sha256_I}
+    try:
+        check_frozen(before.splits["test"].sha256_I, release.splits["test"].sha256_I, seen, revoked)
+    except RefusedError as error:
+        return str(error)
+    return ""
+
+
+def _first(dataset: Dataset, release: Release, run: str) -> dict[str, Any]:
+    """The first run is the champion because there is no other; said in so many words, with nothing compared."""
+    metrics = json.loads((dataset.runs / run / "metrics.json").read_bytes())
+    ap = metrics.get("test", {}).get("AP")
+    champions.crown(dataset, run, release.version, ap)
+    return {
+        "verdict": "promoted",
+        "finding": "first",
+        "reason": "promoted: the first champion; there was nothing to compare it with",
+        "delta_ap": None,
+        "interval": None,
+        "challenger_ap": ap,
+        "run": run,
+        "release": release.version,
+        "champion": run,
+        "forced": False,
+    }
+
+
+def _judged(work: _Retrain, champion: Champion, release: Release, run: str, objection: str) -> dict[str, Any]:
+    dataset = work.dataset
+    policy = Policy(epsilon=work.definition.train.epsilon)
+    aliases = {former: entry.name for entry in work.definition.classes for former in entry.was}
+    before = _candidate(dataset.runs / champion.run, release, str(work.request.options.get("device", "auto")))
+    after = Candidate(config.read(dataset.runs / run).categories, read_detections(dataset.runs / run / "detections-test.json"))
+    evidence = gather(release.documents["test"], before, after, aliases)
+    verdict = decide(evidence, policy)
+    forced = work.request.force and not verdict.promoted
+    if verdict.promoted or forced:
+        champions.crown(dataset, run, release.version, evidence.overall.challenger, forced=forced or bool(objection))
+    result = document(evidence, verdict, policy)
+    if forced:
+        result["verdict"] = "promoted"
+        result["reason"] = f"promoted by --force, although {verdict.reason}"
+    return {
+        **result,
+        "forced": forced or bool(objection),
+        "frozen": objection or "the same test images, none of which the champion was trained on",
+        "run": run,
+        "release": release.version,
+        "champion": run if verdict.promoted or forced else champion.run,
+        "champion_before": champion.run,
+        "warm_start": _warm_start_of(work),
+    }
+
+
+def _candidate(run_path: Path, release: Release, device: str) -> Candidate:
+    """The champion on the new release's test images."""
+    predictor = Predictor.from_run(run_path, device)
+    results, _ = detect_split(predictor, release.splits["test"], release.images)
+    return Candidate(predictor.categories, results)
+
+
+def _warm_start_of(work: _Retrain) -> dict[str, Any] | None:
+    path = work.dataset.runs / f"warm_start-{work.progress.token}.json"
+    return dict(json.loads(path.read_bytes())) if path.is_file() else None
+
+
+def _drift(work: _Retrain, champion: Champion | None, release: Release, run: str) -> dict[str, Any]:
+    """How the images that are new since the champion's release differ from the old, and where the winner fails."""
+    before = open_release(work.dataset, champion.release) if champion else None
+    results = read_detections(work.dataset.runs / run / "detections-test.json") if release.size_of("test") else []
+    return drift.report(work.dataset, before, release, results)
+
+
+def _keep(run_path: Path, result: dict[str, Any]) -> None:
+    """`gate.json` for scripts, `retrain.md` for people."""
+    write_atomic(run_path / "gate.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(run_path / "retrain.md", drift.markdown(result))
