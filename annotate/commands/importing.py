@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.formats.format import IMPORTERS, Problem
-from annotate.intake import Request, take_in
+from annotate.intake import LabelsRefusedError, Outcome, Request, take_in
 from annotate.public_sets import SETS, Web, fetch, parse
 from collect.console import Console
 
@@ -45,11 +45,18 @@ class Import:
         form, path, licence = arguments.format, Path(arguments.path), arguments.licence
         if form == PUBLIC:
             wanted = parse(arguments.path, arguments.limit)
+            if console.dry_run:
+                console.out(f"would fetch {arguments.path} and import it into {dataset.name}")
+                return Outcome().document()
             console.say(f"fetching {arguments.path}; what is fetched is kept in {console.workspace.root / '.cache' / 'public'}")
             fetched = fetch(wanted, Web(console.workspace.root / ".cache" / "public", arguments.mirror))
             form, path, licence = fetched.format, fetched.folder, licence or fetched.licence
         request = Request(form, path, arguments.images, arguments.split, licence, arguments.unreviewed, arguments.skip_bad, console.dry_run)
-        outcome = take_in(dataset, request, console.track)
+        try:
+            outcome = take_in(dataset, request, console.track)
+        except LabelsRefusedError as error:
+            console.document(Outcome(problems=error.problems).document())
+            raise
         show_problems(outcome.problems, console)
         doing = "would import" if console.dry_run else "imported"
         console.out(

@@ -16,7 +16,6 @@ from typing import Any
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import files_under, number_from, read_rows, relative, split_of
 from annotate.validate import climbs
-from collect.files import write_atomic
 from collect.licenses import spdx_from_url
 from collect.records import Licence
 
@@ -122,8 +121,7 @@ def write(export: Export) -> list[Path]:
             image_rows.writerow((image["name"], split, image.get("source_url", ""), image.get("author", "")))
             box_rows.writerows(_row(annotation, image, names[annotation["category_id"]]) for annotation in grouped[image["id"]])
         for name, text in ((f"{split}-annotations-bbox.csv", boxes), (f"{split}-images.csv", images)):
-            write_atomic(export.out / name, text.getvalue())
-            paths.append(export.out / name)
+            paths.append(export.write(name, text.getvalue()))
     return paths
 
 
