@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+
 from annotate.boxes import iou_matrix  # noqa: E402
 from train.loop.audit import audit, from_coco  # noqa: E402
 from train.loop.folds import FoldPlan, cross_predict  # noqa: E402
@@ -172,9 +173,7 @@ Entry = tuple[str, float, object, str, tuple]  # kind, score, image, box id ("" 
 
 
 def ours(document: dict, results: list[dict]) -> list[Entry]:
-    return [
-        (s.kind, s.score, s.image, s.box, s.xywh or ()) for s in audit(*from_coco(document, results)) if s.kind in KINDS
-    ]
+    return [(s.kind, s.score, s.image, s.box, s.xywh or ()) for s in audit(*from_coco(document, results)) if s.kind in KINDS]
 
 
 def mistakenness(document: dict, results: list[dict]) -> list[Entry]:
@@ -288,9 +287,16 @@ def main() -> None:
             started = time.process_time()
             plan = FoldPlan(2, 0, {**options, "device": "cpu", "budget_clock": "cpu"})
             groups = [image["file_name"] for image in broken["images"]]
-            results = cross_predict(broken, folder, groups, Path(arguments.keep or temporary) / name, plan, lambda t: sys.stderr.write(t + "\n"))
+            results = cross_predict(
+                broken, folder, groups, Path(arguments.keep or temporary) / name, plan, lambda t: sys.stderr.write(t + "\n")
+            )
             trained = time.process_time() - started
-            row: dict = {"images": len(clean["images"]), "boxes": len(clean["annotations"]), "errors": len(errors) + len(left_out), "cpu_s": trained}
+            row: dict = {
+                "images": len(clean["images"]),
+                "boxes": len(clean["annotations"]),
+                "errors": len(errors) + len(left_out),
+                "cpu_s": trained,
+            }
             for method in (ours, objectlab, mistakenness):
                 entries = method(broken, results)
                 row[method.__name__] = judge(entries, errors, left_out) if entries is not None else "skipped: set BOXWRIGHT_PEERS"

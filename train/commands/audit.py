@@ -31,7 +31,9 @@ class Audit:
         parser.add_argument("--detector", default="fcos_mobilenet_v2", help="what is trained on each part (default: %(default)s)")
         parser.add_argument("--image-size", type=int, default=320, metavar="PX")
         parser.add_argument("--epochs", type=int, default=15, metavar="N")
-        parser.add_argument("--fold-budget", type=float, default=180.0, metavar="S", help="seconds of training a part (default: %(default)s)")
+        parser.add_argument(
+            "--fold-budget", type=float, default=180.0, metavar="S", help="seconds of training a part (default: %(default)s)"
+        )
         parser.add_argument("--device", default="auto")
         parser.add_argument("--top", type=int, default=1000, metavar="N", help="keep the N likeliest (default: %(default)s)")
 

@@ -12,13 +12,13 @@ from typing import cast
 
 import numpy as np
 import torch
-from annotate.coco import Category
-from collect.errors import UsageError
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 from torchvision.models import mobilenet_v2
 from torchvision.ops import roi_align
 
+from annotate.coco import Category
+from collect.errors import UsageError
 from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
 from train.detectors.face import FaceDetector, find_folder
 from train.fitting import weights as pretrained
@@ -62,7 +62,8 @@ class TwoPhase(Detector):
     @torch.no_grad()
     def embed(self, crops_N3HW: Tensor) -> Tensor:
         """The frozen part: pooled features, (N, 1280)."""
-        parts = [self.features((part - self.mean) / self.std).mean(dim=(2, 3)) for part in crops_N3HW.split(_CROPS_AT_ONCE) if len(part)]
+        starts = range(0, len(crops_N3HW), _CROPS_AT_ONCE)
+        parts = [self.features((crops_N3HW[k : k + _CROPS_AT_ONCE] - self.mean) / self.std).mean(dim=(2, 3)) for k in starts]
         return torch.cat(parts).float() if parts else crops_N3HW.new_zeros((0, FEATURES))
 
     def logits(self, features_ND: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class TwoPhase(Detector):
         logits, labels = self.logits(features), torch.cat(batch.labels)
         if not len(labels):
             return {"class": sum((parameter.sum() for parameter in self.output.parameters()), logits.sum()) * 0.0}
-        return {"class": F.cross_entropy(logits, labels, label_smoothing=0.05)}
+        return {"class": cross_entropy(logits, labels, label_smoothing=0.05)}
 
     @torch.no_grad()
     def predict(self, images_B3HW: Tensor) -> list[RawDetections]:

@@ -129,9 +129,11 @@ def audit_image(image: str, truth: Labels, seen: Predictions, calibration: Calib
     overlap_ND = iou_matrix(truth.boxes_N4, seen.boxes_D4)
     same_ND = truth.labels_N[:, None] == seen.labels_D[None, :]
     suspects = [
-        suspect for row in range(len(truth.ids)) for suspect in _of_box(image, row, truth, seen, (overlap_ND[row], same_ND[row], sure_D), names)
+        suspect
+        for row in range(len(truth.ids))
+        for suspect in _of_box(image, row, truth, seen, (overlap_ND[row], same_ND[row], sure_D), names)
     ]
-    suspects += _missing(image, seen, sure_D, overlap_ND, same_ND, names)
+    suspects += _missing(image, seen, sure_D, overlap_ND, names)
     return [*suspects, _whole(image, suspects)] if suspects else []
 
 
@@ -152,15 +154,17 @@ def _of_box(
         result.append(_seen(image, box, Suspicion.SWAPPED, doubt, f"labelled {name}, looks like {seen_as}", seen, other, seen_as))
     near = _best(sure_D * same_D * (overlap_D >= NEAR_IOU) * np.sqrt(overlap_D))
     if near is not None and _at(overlap_D, near) > 0:
-        lies = sure_D[near] * (1 - overlap_D[near]) * (1 - _at(sure_D * same_D * (overlap_D > 0.8), _best(sure_D * same_D * (overlap_D > 0.8))))
+        lies = (
+            sure_D[near]
+            * (1 - overlap_D[near])
+            * (1 - _at(sure_D * same_D * (overlap_D > 0.8), _best(sure_D * same_D * (overlap_D > 0.8))))
+        )
         why = f"the {name} seen there overlaps the box by only {overlap_D[near]:.0%}"
         result.append(_seen(image, box, Suspicion.MISPLACED, float(lies), why, seen, near, name))
     return result
 
 
-def _missing(
-    image: str, seen: Predictions, sure_D: Floats, overlap_ND: Floats, same_ND: NDArray[np.bool_], names: Sequence[str]
-) -> list[Suspect]:
+def _missing(image: str, seen: Predictions, sure_D: Floats, overlap_ND: Floats, names: Sequence[str]) -> list[Suspect]:
     """Predictions where no box is."""
     covered = overlap_ND.max(axis=0, initial=0.0) if overlap_ND.size else np.zeros(len(sure_D))
     result, taken = [], np.zeros((0, 4))
@@ -195,9 +199,7 @@ def _at(values_D: Floats, row: int | None) -> float:
     return float(values_D[row]) if row is not None else 0.0
 
 
-def audit(
-    images: Sequence[str], labels: Sequence[Labels], predictions: Sequence[Predictions], names: Sequence[str]
-) -> list[Suspect]:
+def audit(images: Sequence[str], labels: Sequence[Labels], predictions: Sequence[Predictions], names: Sequence[str]) -> list[Suspect]:
     """The ranked list: every suspicion about every image, the likeliest first."""
     calibration = calibrate(labels, predictions, len(names))
     suspects = [
@@ -208,9 +210,7 @@ def audit(
     return sorted(suspects, key=lambda suspect: (-suspect.score, suspect.image, suspect.box, suspect.kind))
 
 
-def from_coco(
-    document: Document, results: Sequence[Mapping[str, Any]]
-) -> tuple[list[str], list[Labels], list[Predictions], list[str]]:
+def from_coco(document: Document, results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Labels], list[Predictions], list[str]]:
     """The arguments of :func:`audit` from a COCO document and COCO results. Images go by `sha256`, else by id; boxes by `box`."""
     names = [category["name"] for category in document["categories"]]
     place = {category["id"]: row for row, category in enumerate(document["categories"])}

@@ -15,14 +15,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from collect.errors import NotFoundError, TrainingError
-from collect.images.duplicates import clusters
-from collect.images.hashing import phash
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
+from collect.errors import NotFoundError, TrainingError
+from collect.images.duplicates import clusters
+from collect.images.hashing import phash
 from train.data.cache import Pixels, UnreadableError, decode
 from train.detectors.two_phase import CROP_PX, TwoPhase
 
@@ -74,7 +74,7 @@ def read_crops(folder: Path) -> Crops:
 def _fitted(image_HW3: Pixels) -> Pixels:
     """Stretched to the crop's square, as the detector's own crops are."""
     shrinks = max(image_HW3.shape[:2]) > CROP_PX
-    return cv2.resize(image_HW3, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]
+    return np.asarray(cv2.resize(image_HW3, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC))
 
 
 def split_groups(crops: Crops, share: float, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -103,7 +103,7 @@ def fit_final_layers(
         TrainingError: a class has no crop in `rows`.
     """
     chosen = torch.from_numpy(np.flatnonzero(rows))
-    if len(labels_N[chosen].unique()) < len(detector.categories):
+    if len(set(labels_N[chosen].tolist())) < len(detector.categories):
         raise TrainingError("a class has no crop in the training part; add crops, or make the held-out part smaller")
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -113,10 +113,11 @@ def fit_final_layers(
     detector.train()
     for _ in range(epochs):
         order = chosen[torch.randperm(len(chosen), generator=generator)]
-        for batch in order.split(64):
+        for start in range(0, len(order), 64):
+            batch = order[start : start + 64]
             mirrored = torch.rand(len(batch), generator=generator) < 0.5
             given = torch.where(mirrored[:, None], features[1][batch], features[0][batch])
-            loss = F.cross_entropy(detector.logits(given), labels_N[batch], label_smoothing=0.05)
+            loss = cross_entropy(detector.logits(given), labels_N[batch], label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

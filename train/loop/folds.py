@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
+
 from annotate import coco
 from annotate.coco import Document
 from collect.errors import UsageError
 from collect.files import write_atomic
-from numpy.typing import NDArray
-
 from train.data.release import Release
 from train.fitting.config import TrainConfig
 from train.fitting.fit import Fit, fit

@@ -121,9 +121,7 @@ def _novelty(glances: Sequence[Glance], known: Known) -> Floats:
     return result
 
 
-def _greedy(
-    glances: Sequence[Glance], value_N: Floats, novelty_N: Floats, costs_N: Floats, weight: float
-) -> tuple[list[int], list[float]]:
+def _greedy(glances: Sequence[Glance], value_N: Floats, novelty_N: Floats, costs_N: Floats, weight: float) -> tuple[list[int], list[float]]:
     """Rows best first: each choice takes novelty from what looks like it. Equal scores: the cheap one first."""
     with_looks = [row for row, glance in enumerate(glances) if glance.vector is not None]
     scale = float(np.median(novelty_N[with_looks])) or 1.0 if with_looks else 1.0

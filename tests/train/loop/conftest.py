@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from annotate.journal import Event, Journal, Kind, Status, box_event, new_box_id, verdict_event
 from collect import blobs, definition
@@ -16,7 +17,6 @@ from collect.images.hashing import phash
 from collect.ledger import Ledger
 from collect.records import ImageRecord, Licence, Reason, State
 from collect.workspace import Dataset, Workspace
-from PIL import Image
 
 MakeDataset = Callable[..., tuple[Dataset, list[ImageRecord]]]
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from annotate.coco import Category
 from collect import definition
 from collect.errors import RefusedError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from train.detectors.detector import open_detector
 from train.loop.warm_start import ancestry, warm_start
 
@@ -29,7 +30,7 @@ def recipe(names, **was):
     return replace(base, classes=tuple(replace(entry, **was.get(entry.name, {})) for entry in base.classes))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.lists(st.sampled_from(NAMES), min_size=1, unique=True), st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
 def test_rows_follow_names_whatever_the_order(before, after):
     source, new = detector(before, 1), detector(after, 2)
@@ -68,6 +69,7 @@ def test_removed_and_readded_elsewhere():
 
 
 def test_another_family_is_refused():
+    pytest.importorskip("train.detectors.torchvision_family")
     other = open_detector("ssdlite320_mobilenet_v3_large", [Category(1, "cat")], 320, "none")
     with pytest.raises(RefusedError, match="cannot warm-start"):
         warm_start(detector(["cat"], 0), other, "ssd", recipe(["cat"]))
