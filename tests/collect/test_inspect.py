@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+
 from collect.images.inspect import InspectLimits, Refusal, inspect
 from collect.images.workers import InspectWorkers
 from collect.records import Picture, Reason
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
-
 from tests.collect.collecting import encoded, jpeg, picture
 
 #: What is not kept of the odd files, and why. OpenCV 4.14 reads the truncated JPEGs too (grey where bytes are missing).
