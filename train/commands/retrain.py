@@ -22,7 +22,7 @@ class Retrain:
         parser.add_argument("--allow-unreviewed", action="store_true", help="release pending images that have boxes or proposals, too")
         parser.add_argument("--force", action="store_true", help="promote whatever the gate says; recorded in gate.json and champion.json")
         parser.add_argument("--cold", action="store_true", help="begin from pretrained weights, not from the champion")
-        add_settings(parser)
+        add_settings(parser, "--release")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)
@@ -31,7 +31,7 @@ class Retrain:
             now = champion.read(dataset)
             console.out(f"would train on {made.version} and compare with {now.run if now else 'no champion yet'}")
             return {"release": made.version, "champion": now.run if now else None}
-        options = {name: value for name, value in given_settings(arguments).items() if name != "release"}
+        options = given_settings(arguments)
         request = Request(
             console.workspace, arguments.name, options, unreviewed=arguments.allow_unreviewed, force=arguments.force, cold=arguments.cold
         )

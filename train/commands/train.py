@@ -39,9 +39,11 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
 }
 
 
-def add_settings(parser: ArgumentParser) -> None:
-    """Every setting of a training as an option; `train` and `retrain` take the same."""
+def add_settings(parser: ArgumentParser, *without: str) -> None:
+    """Every setting of a training as an option; `retrain` takes the same, without the release, which it makes itself."""
     for option, (setting, kind, text) in _SETTINGS.items():
+        if option in without:
+            continue
         parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
     parser.add_argument("--amp", action="store_const", const="bf16", dest="precision", help="the same as --precision bf16")
     parser.add_argument("--compile", action="store_const", const=True, dest="compile", help="torch.compile the detector")
@@ -51,7 +53,7 @@ def add_settings(parser: ArgumentParser) -> None:
 def given_settings(arguments: Namespace) -> dict[str, Any]:
     """The settings that were given, by their names in :class:`train.fitting.config.TrainConfig`."""
     names = [*(setting for setting, _, _ in _SETTINGS.values()), "compile", "tensorboard"]
-    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
 
 
 class Train:
