@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+
 from collect.ledger import Ledger
 from collect.records import State
 from collect.workspace import Workspace
-
 from tests.collect.collecting import find, jpeg, new_dataset
 from tests.collect.hostile_server import HostileServer, answer
 
