@@ -142,11 +142,11 @@ def _picture(data: bytes, image: Image.Image) -> Picture:
     assert image.format is not None
     mime, extension = FORMATS[image.format]
     width, height = image.size
-    orientation = _orientation(image)
     if hasattr(image, "n_frames") and image.format != "MPO":
         image.seek(0)
     image.draft("L", (_WORK_SIDE, _WORK_SIDE))
     grey = _grey(image)
+    orientation = _orientation(image)  # after the pixels: Pillow may decode a PNG to find it, and its error would be lost here
     if orientation in _TRANSPOSE:
         grey = grey.transpose(_TRANSPOSE[orientation])
     if orientation >= 5:

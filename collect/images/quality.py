@@ -8,7 +8,7 @@ from PIL import Image
 
 _BLANK_STD = 20.0
 _DARK_LEVEL = 24
-_SHARP_STEP = 6
+_SOFT, _SHARP = 2, 22
 _STEP = 12
 
 Grey = NDArray[np.uint8]
@@ -51,7 +51,7 @@ def placeholder(histogram_256: Histogram) -> float:
 
 
 def blurred(grey_HW: Grey) -> float:
-    """1 where no edge is sharp: by the strongest hundredth of second differences along the rows."""
+    """1 where no edge is sharp: the strongest hundredth of second differences along the rows is 2 grey levels; 0 from 22 on."""
     if grey_HW.shape[1] < 3 or grey_HW.shape[0] < 3:
         return 0.0
     grey = grey_HW[::2].astype(np.int16)
@@ -59,7 +59,7 @@ def blurred(grey_HW: Grey) -> float:
     counts = np.bincount(second.ravel(), minlength=511)
     above = np.cumsum(counts[::-1])[::-1]
     sharp = int(np.count_nonzero(above >= second.size * 0.01)) - 1  # the level that a hundredth of all steps reach
-    return _SHARP_STEP / (_SHARP_STEP + sharp)
+    return max(0.0, min(1.0, 1 - (sharp - _SOFT) / (_SHARP - _SOFT)))
 
 
 def banner(grey_HW: Grey) -> float:
