@@ -81,6 +81,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     addresses = tuple(arguments.allow_address)
     told = {"license": arguments.license, "allow_addresses": addresses, "polite": not arguments.impolite}
     sources = {name: open_source(name, replace(settings_for(name, definition), **told)) for name in names}
+    Ledger(dataset.ledger).close()  # a new one is laid out by one connection, before several open it
     with live_table(dataset.ledger, definition, quiet=console.quiet):
         settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite)
         gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
