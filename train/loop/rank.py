@@ -58,7 +58,7 @@ class Weights:
 
     disagreement: float = 0.5
     novelty: float = 0.7
-    cost: float = 0.5
+    cost: float = 1.0
     certain: float = 0.2
     need: float = 0.7
 
