@@ -50,11 +50,13 @@ from cleanlab.object_detection.rank import compute_badloc_box_scores, compute_ov
 data = json.load(open(sys.argv[1]))
 labels = [{"bboxes": np.array(e["boxes"], dtype=float).reshape(-1, 4), "labels": np.array(e["labels"], dtype=int)} for e in data["labels"]]
 predictions = [np.array([np.array(c, dtype=float).reshape(-1, 5) for c in e] + [None], dtype=object)[:-1] for e in data["predictions"]]
-out = {
-    "overlooked": [list(map(float, s)) for s in compute_overlooked_box_scores(labels=labels, predictions=predictions, high_probability_threshold=0.3)],
-    "badloc": [list(map(float, s)) for s in compute_badloc_box_scores(labels=labels, predictions=predictions)],
-    "swap": [list(map(float, s)) for s in compute_swap_box_scores(labels=labels, predictions=predictions)],
+given = {"labels": labels, "predictions": predictions}
+scores = {
+    "overlooked": compute_overlooked_box_scores(**given, high_probability_threshold=0.3),
+    "badloc": compute_badloc_box_scores(**given),
+    "swap": compute_swap_box_scores(**given),
 }
+out = {name: [list(map(float, row)) for row in rows] for name, rows in scores.items()}
 json.dump(out, open(sys.argv[2], "w"))
 """
 

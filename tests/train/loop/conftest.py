@@ -125,3 +125,8 @@ def unlabelled_shapes() -> Callable[..., list[ImageRecord]]:
         return records
 
     return add
+
+
+@pytest.fixture
+def labelled_events() -> Callable[..., list[Event]]:
+    return labelled
