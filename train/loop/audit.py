@@ -7,8 +7,8 @@ Given predictions for every image by a model that never saw it (:mod:`train.loop
     swapped   the model is sure of another class at the same place
     misplaced the model sees the class there, but its box lies otherwise
 
-Scores are in [0, 1] and calibrated per class first: a class that the model finds hard has low scores everywhere, and
-without calibration all its boxes would look spurious.
+Scores are in [0, 1] and calibrated per class first, into the chance that a prediction of that score is confirmed by a box: a
+class that the models find hard has low scores everywhere, and without calibration all its boxes would look spurious.
 """
 
 from __future__ import annotations
@@ -81,44 +81,52 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Per class the scores of predictions that a box confirms, sorted: a score becomes the share of them it reaches.
+    """Per class how often a prediction of a given score is confirmed by a box: rising steps, `(scores, shares)` each."""
 
-    `weight_C` is how far a class's predictions can be trusted: their precision among those of at least its median score.
-    """
-
-    confirmed: tuple[Floats, ...]
-    weight_C: Floats
+    steps_C: tuple[tuple[Floats, Floats], ...]
 
     def of(self, scores_D: Floats, labels_D: NDArray[np.int64]) -> Floats:
-        """Confidence in [0, 1] of predictions, comparable between classes."""
+        """The chance in [0, 1] that each prediction is right, comparable between classes."""
         result = np.zeros(len(scores_D))
         for label in np.unique(labels_D):
             rows = labels_D == label
-            known = self.confirmed[label]
-            share = np.searchsorted(known, scores_D[rows], side="right") / max(len(known), 1)
-            result[rows] = share * self.weight_C[label]
+            scores, shares = self.steps_C[label]
+            result[rows] = np.interp(scores_D[rows], scores, shares)
         return result
 
 
 def calibrate(labels: Sequence[Labels], predictions: Sequence[Predictions], num_classes: int) -> Calibration:
     """Learn what a score means from all images at once: most labels are right, so the rest stands out."""
     scores: list[list[float]] = [[] for _ in range(num_classes)]
-    trusted = np.zeros((num_classes, 2))
-    rows = []
+    right: list[list[bool]] = [[] for _ in range(num_classes)]
     for truth, seen in zip(labels, predictions, strict=True):
         overlap = iou_matrix(seen.boxes_D4, truth.boxes_N4)
         hit = (overlap >= SAME_PLACE_IOU) & (seen.labels_D[:, None] == truth.labels_N[None, :])
-        right = hit.any(axis=1) if hit.size else np.zeros(len(seen.scores_D), dtype=bool)
-        rows.append(right)
-        for label, score, good in zip(seen.labels_D.tolist(), seen.scores_D.tolist(), right.tolist(), strict=True):
-            if good:
-                scores[label].append(score)
-    confirmed = tuple(np.sort(np.array(entry)) for entry in scores)
-    for seen, right in zip(predictions, rows, strict=True):
-        for label, score, good in zip(seen.labels_D.tolist(), seen.scores_D.tolist(), right.tolist(), strict=True):
-            if len(confirmed[label]) and score >= np.median(confirmed[label]):
-                trusted[label] += (good, 1)
-    return Calibration(confirmed, (trusted[:, 0] + 1) / (trusted[:, 1] + 2))
+        confirmed = hit.any(axis=1) if hit.size else np.zeros(len(seen.scores_D), dtype=bool)
+        for label, score, good in zip(seen.labels_D.tolist(), seen.scores_D.tolist(), confirmed.tolist(), strict=True):
+            scores[label].append(score)
+            right[label].append(good)
+    return Calibration(tuple(rising(np.array(s), np.array(r, dtype=bool)) for s, r in zip(scores, right, strict=True)))
+
+
+def rising(scores_D: Floats, right_D: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Isotonic regression of `right` on the score by pooling adjacent violators (Ayer et al. 1955): knots and their values.
+
+    A score of 0 is worth 0, and each end has one imagined prediction, so that a few lucky ones are not taken for certainty.
+
+    >>> rising(np.array([0.2, 0.4, 0.8]), np.array([False, True, True]))[1].round(2).tolist()
+    [0.0, 0.25, 0.83]
+    """
+    order = np.argsort(scores_D, kind="stable")
+    blocks: list[list[float]] = []  # [sum of scores, sum of right, count]
+    for score, good in zip(scores_D[order].tolist(), right_D[order].tolist(), strict=True):
+        blocks.append([score, float(good), 1.0])
+        while len(blocks) > 1 and blocks[-2][1] / blocks[-2][2] >= blocks[-1][1] / blocks[-1][2]:
+            last = blocks.pop()
+            blocks[-1] = [value + more for value, more in zip(blocks[-1], last, strict=True)]
+    knots = np.array([0.0, *(total / count for total, _, count in blocks)])
+    shares = np.array([0.0, *((good + 0.5) / (count + 1) for _, good, count in blocks)])
+    return knots, np.maximum.accumulate(shares)
 
 
 def audit_image(image: str, truth: Labels, seen: Predictions, calibration: Calibration, names: Sequence[str]) -> list[Suspect]:

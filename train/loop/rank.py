@@ -41,7 +41,7 @@ class Glance:
 
 @dataclass(frozen=True)
 class Ranked:
-    """One entry of the queue; `cost_s` the seconds a reviewer will need."""
+    """One entry of the queue; `score` in [0, 1], `cost_s` the seconds a reviewer will need."""
 
     image: str
     score: float
@@ -58,7 +58,7 @@ class Weights:
 
     disagreement: float = 0.5
     novelty: float = 0.7
-    cost: float = 0.5
+    cost: float = 1.0
     certain: float = 0.2
     need: float = 0.7
 
@@ -87,7 +87,7 @@ def order(glances: Sequence[Glance], known: Known, weights: Weights = Weights())
     gains_N, costs_N = np.array([gain for gain, _ in parts]), np.array([cost_s(glance.scores_D) for glance in glances])
     novelty_N = _novelty(glances, known)
     value_N = (gains_N + weights.disagreement * np.array([g.disagreement for g in glances]) + 0.02) / (costs_N / OPEN_S) ** weights.cost
-    places, scores = _greedy(glances, value_N, novelty_N, costs_N, weights.novelty)
+    places, scores = _greedy(glances, value_N / value_N.max(), novelty_N, costs_N, weights.novelty)
     return [
         Ranked(glances[row].image, score, _reason(glances[row], parts[row][1], float(novelty_N[row]), known), float(costs_N[row]))
         for row, score in zip(places, scores, strict=True)

@@ -109,3 +109,24 @@ def add_shapes() -> Callable[..., list[ImageRecord]]:
         return records
 
     return add
+
+
+@pytest.fixture
+def unlabelled_shapes() -> Callable[..., list[ImageRecord]]:
+    """Add pictures of shapes that nobody has looked at."""
+
+    def add(dataset: Dataset, seeds: Sequence[int]) -> list[ImageRecord]:
+        pictures = [shapes(seed)[0] for seed in seeds]
+        records = [record_of(data) for data in pictures]
+        for record, data in zip(records, pictures, strict=True):
+            blobs.store(dataset, record.sha256, record.extension, data, durable=False)
+        with Ledger(dataset.ledger) as ledger:
+            ledger.add_images(records)
+        return records
+
+    return add
+
+
+@pytest.fixture
+def labelled_events() -> Callable[..., list[Event]]:
+    return labelled

@@ -46,7 +46,7 @@ def test_each_error_leads_its_kind(kind):
     elif kind == Suspicion.SWAPPED:
         labels[7] = Labels(victim.boxes_N4, np.array([1 - victim.labels_N[0], *victim.labels_N[1:]]), victim.ids)
     else:
-        labels[7] = Labels(np.vstack([victim.boxes_N4[:1] + [25, 20, 0, 0], victim.boxes_N4[1:]]), victim.labels_N, victim.ids)
+        labels[7] = Labels(victim.boxes_N4 + np.outer(np.arange(len(victim.ids)) == 0, [25, 20, 0, 0]), victim.labels_N, victim.ids)
     predictions[7] = Predictions(predictions[7].boxes_D4, predictions[7].labels_D, np.full(len(predictions[7].scores_D), 0.93))
     suspects = audit(images, labels, predictions, NAMES)
     top = first_of(suspects, kind)

@@ -101,7 +101,7 @@ def test_a_test_set_that_shrank_is_refused__revoked_images_may_go(shapes_set, ad
     assert retrain(ask(workspace), quiet)["release"] == "v003"
 
 
-def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, workspace, capsys):
+def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_shapes, workspace, capsys):
     from annotate.release import make_release
     from collect import definition
 
@@ -129,3 +129,26 @@ def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, workspace, c
     assert result["champion_before"] == trained["run"]
     assert f"its newest run, {trained['run']}, is the champion now" in told.err
     assert {"verdict", "delta_ap", "interval"} <= set(result)
+    _champion_goes_to_work(shapes_set, unlabelled_shapes(shapes_set, (900, 901)), workspace, capsys)
+
+
+def _champion_goes_to_work(dataset, fresh, workspace, capsys):
+    """The champion proposes on images that nobody looked at, and its doubts order them."""
+    from annotate.state import current
+
+    words = ["--root", str(workspace.root), "--device", "cpu", "--json"]
+    assert boxwright.main(["propose", "shapes", "--from", "run:champion", "--threshold", "0.03", *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["images"], told["proposals"] > 0) == (2, True)
+    run = champions.read(dataset).run
+    with Journal(dataset.labels) as journal:
+        box = next(iter(current(journal)[fresh[0].sha256].boxes.values()))
+    assert box.proposed_by == f"model:shapes/{run}"
+    assert box.category in {"disc", "bar"}
+    assert len(box.details["weights_sha256"]) == 64
+    assert boxwright.main(["queue", "shapes", *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["run"] == f"shapes/{run}"
+    assert {entry["image"] for entry in told["queue"]} == {record.sha256 for record in fresh}
+    dataset.definition.write_text(dataset.definition.read_text().replace('"disc"', '"plate"').replace('"bar"', '"rod"'))
+    assert boxwright.main(["propose", "shapes", "--from", f"run:{run}", *words]) == 4, "no category in common"

@@ -112,3 +112,27 @@ def test_crops__groups_do_not_cross_and_the_final_layers_learn(faces, real_data,
     assert accuracy(detector, features, crops.labels_N, train) > 0.9
     with pytest.raises(TrainingError, match="no crop"):
         fit_final_layers(detector, features, crops.labels_N, crops.labels_N.numpy() == 0)
+
+
+def test_trained_like_any_other_detector(faces, make_dataset, labelled_events, real_data, workspace, monkeypatch):
+    """`boxwright train NAME --detector two-phase`: one epoch on real photos, a checkpoint, metrics on val and test."""
+    from annotate.journal import Journal
+    from annotate.release import make_release
+    from collect import definition
+    from train.detectors.detector import DETECTORS
+    from train.fitting.run import train_run
+
+    monkeypatch.setitem(DETECTORS, "two-phase", "train.detectors.two_phase:two_phase")
+    photos = [path for path in sorted((real_data / "face-photos").iterdir()) if path.stem != "example_06"]
+    dataset, records = make_dataset("faces", ["mask", "nomask"], photos)
+    text = dataset.definition.read_text().replace("train = 0.7", "train = 0.5").replace("val = 0.15", "val = 0.25")
+    dataset.definition.write_text(text.replace("test = 0.15", "test = 0.25"))
+    with Journal(dataset.labels) as journal:
+        for place, record in enumerate(records):
+            boxes, _ = faces.detect(decode(dataset.image_path(record.sha256, record.extension)), 0.6)
+            journal.append(labelled_events(record, [(("mask", "nomask")[place % 2], tuple(box)) for box in boxes.tolist()]))
+    make_release(dataset, definition.load(dataset))
+    options = {"detector": "two-phase", "epochs": 1, "image_size": 320, "weights": "none", "device": "cpu", "batch_size": 4}
+    result = train_run(workspace, "faces", options)
+    assert 0 <= result["metrics"]["test"]["AP50"] <= 1
+    assert result["metrics"]["test"]["AR100"] > 0.5, "the faces are found where the same detector put them"
