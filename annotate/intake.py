@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,8 +102,8 @@ def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, tr
 
     is_new = not dataset.definition.exists()
     number_categories(found, request.format) if is_new else _check_classes(load(dataset), found)
-    held = Held.of(dataset, None if is_new else found)
-    incoming = gather(found, _index(request, path), held.find, lambda images: track(images, "checking"))
+    held = Held.of(dataset, found.release)
+    incoming = gather(found, _index(request, path, found), held.find, lambda images: track(images, "checking"))
     if request.split:
         incoming = [replace(entry, split=request.split) for entry in incoming]
     incoming = [replace(entry, licence=_licence(entry, request)) for entry in incoming]
@@ -112,11 +113,12 @@ def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, tr
         found.complain(request.path.name, None, "holds no images with labels", Done.REFUSED)
         refused = found.problems[-1:]
     if refused and not (request.skip_bad and incoming):
-        raise refusal(refused)
+        raise LabelsRefusedError(found.problems)
     outcome = Outcome(len(incoming), sum(len(entry.boxes) for entry in incoming), [c.name for c in found.categories], found.problems)
     if request.dry_run:
         return outcome
-    with exclusive(dataset.locks / "ledger", f"import {dataset.name}"):
+    with exclusive(dataset.locks / "collect", f"import {dataset.name}"):
+        held = held.renewed(dataset)
         if is_new:
             licences = [entry.licence.spdx for entry in incoming if entry.licence]
             text = definition_text(dataset.name, found.categories, licences)
@@ -128,21 +130,26 @@ def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, tr
     return outcome
 
 
-def refusal(refused: list[Problem]) -> UsageError:
-    """The error that lists everything that stops an import."""
-    lines = "\n".join(f"  {problem}" for problem in refused)
-    number = "1 label problem" if len(refused) == 1 else f"{len(refused)} label problems"
-    return UsageError(f"{number} cannot be mended, and nothing was imported; mend them or leave them out with --skip-bad:\n{lines}")
+class LabelsRefusedError(UsageError):
+    """An import that would lose labels; lists everything that stops it and holds all `problems`."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        refused = [problem for problem in problems if problem.done is Done.REFUSED]
+        lines = "\n".join(f"  {problem}" for problem in refused)
+        number = "1 label problem" if len(refused) == 1 else f"{len(refused)} label problems"
+        super().__init__(f"{number} cannot be mended, and nothing was imported; mend them or leave them out with --skip-bad:\n{lines}")
 
 
-def _index(request: Request, path: Path) -> ImageIndex:
-    """The folders in which images are looked for: `--images`, else the label's folder, else the one above it."""
+def _index(request: Request, path: Path, found: LabelSet) -> ImageIndex:
+    """The folders in which images are looked for: `--images`, else the labels' folder and, where that lacks some, the one above."""
     if request.images:
         return ImageIndex([request.images])
     folder = path.parent if path.is_file() else path
     index = ImageIndex([folder])
     above = folder.resolve().parent
-    if index.is_empty and request.path.exists() and above not in {Path("/"), Path.home(), Path("/tmp")}:  # noqa: S108
+    is_ours = path == request.path and above not in {Path("/"), Path.home(), Path(tempfile.gettempdir())}
+    if is_ours and any(not index.has(image) for image in found.images):
         index.add(above)
     return index
 
@@ -172,22 +179,37 @@ class Held:
     labels: dict[str, ImageLabels] = field(default_factory=dict)
     base: Base = field(default_factory=Base)
     by_name: dict[str, list[str]] = field(default_factory=dict)
+    release: str = ""
+    head: tuple[int, str] = (0, "")
 
     @classmethod
-    def of(cls, dataset: Dataset, found: LabelSet | None) -> Held:
-        held = cls()
+    def of(cls, dataset: Dataset, release: str) -> Held:
+        """What is there now; `release` is the version that the labels were exported from, "" = none."""
+        held = cls(release=release)
         if dataset.ledger.exists():
             with Ledger(dataset.ledger) as ledger:
                 held.records = {record.sha256: record for record in ledger.images(*State)}
         if dataset.labels.exists():
             with Journal(dataset.labels) as journal:
-                held.labels = current(journal)
+                held.head = journal.head()
+                held.labels = current(journal, until=held.head[0])
         for sha256, record in held.records.items():
             for name in {readable_stem(record.file_name).lower(), sha256}:
                 held.by_name.setdefault(name, []).append(sha256)
-        if found is not None and found.release in dataset.release_names():
-            held.base = _base(coco.read_document(dataset.release_path(found.release) / "annotations.json"))
+        if release in dataset.release_names():
+            held.base = _base(coco.read_document(dataset.release_path(release) / "annotations.json"))
         return held
+
+    def renewed(self, dataset: Dataset) -> Held:
+        """The same once more, read anew where another process has written meanwhile. Call with the lock held."""
+        fresh = replace(self, records={}, head=(0, ""))
+        if dataset.ledger.exists():
+            with Ledger(dataset.ledger) as ledger:
+                fresh.records = {record.sha256: record for record in ledger.images(*State)}
+        if dataset.labels.exists():
+            with Journal(dataset.labels) as journal:
+                fresh.head = journal.head()
+        return self if (fresh.head, fresh.records.keys()) == (self.head, self.records.keys()) else Held.of(dataset, self.release)
 
     def find(self, image: LabelledImage) -> Picture | None:
         """A picture of the dataset by its hash or, where that is not ambiguous, by the name that our exports give it."""
@@ -214,10 +236,10 @@ def _base(document: coco.Document) -> Base:
 
 
 def _licence(entry: Incoming, request: Request) -> Licence:
-    if entry.licence and not request.licence:
+    if entry.licence:
         return replace(entry.licence, checked_at=now())
     spdx = (spdx_from_name(request.licence) or check_entry(request.licence)) if request.licence else USER_SUPPLIED
-    return Licence(spdx, creator=entry.licence.creator if entry.licence else "", evidence="user", checked_at=now())
+    return Licence(spdx, evidence="user", checked_at=now())
 
 
 def _check_licences(definition: Definition | None, incoming: list[Incoming], found: LabelSet) -> None:

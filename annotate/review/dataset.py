@@ -187,9 +187,9 @@ def moment() -> datetime:
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-def disconnect(fo: Any) -> None:
+def disconnect() -> None:
     """Let go of the database, before its server is stopped."""
-    import fiftyone.core.odm.database as database
+    from fiftyone.core.odm import database
 
     database._disconnect()
     # FiftyOne would ask the stopped server for datasets to tidy up, for half a minute at exit.

@@ -30,7 +30,7 @@ class InspectWorkers:
     """
 
     def __init__(self, limits: InspectLimits, num_workers: int = 0, deadline_s: float = 20.0) -> None:
-        self.num_workers = num_workers or max(1, min(8, os.cpu_count() or 1))
+        self.num_workers = num_workers or max(1, min(8, (os.cpu_count() or 1) - 1))  # one core fetches
         self._limits, self._deadline_s = limits, deadline_s
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         self._all: set[_Worker] = set()

@@ -134,7 +134,10 @@ def run_ours(arguments: list[str]) -> None:
                 pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(35)
             else:
                 pipeline.drain()
-            sys.stdout.write(json.dumps({"states": pipeline.progress.states, "reasons": pipeline.progress.reasons}) + "\n")
+        own, workers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        split = {"main_cpu_s": own.ru_utime + own.ru_stime, "decoders_cpu_s": workers.ru_utime + workers.ru_stime}
+        result = {"states": pipeline.progress.states, "reasons": pipeline.progress.reasons, **split}
+        sys.stdout.write(json.dumps(result) + "\n")
 
 
 def peer(urls: list[str], folder: Path, output: str) -> dict[str, Any] | None:
@@ -152,7 +155,7 @@ def peer(urls: list[str], folder: Path, output: str) -> dict[str, Any] | None:
 
 def _measured(command: list[str]) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -202,7 +205,9 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="show where our time goes")
     parser.add_argument("--scheme", choices=("http", "https"), action="append")
     arguments = parser.parse_args()
-    files = sorted(path for name in ("face-crops", "raccoon") for path in (DATA / name).rglob("*") if path.suffix.lower() in {".jpg", ".png", ".jpeg"})
+    files = sorted(
+        path for name in ("face-crops", "raccoon") for path in (DATA / name).rglob("*") if path.suffix.lower() in {".jpg", ".png", ".jpeg"}
+    )
     num_urls = 400 if arguments.quick else len(files)
     document = {scheme: compare(scheme, files, num_urls, arguments) for scheme in arguments.scheme or ("http", "https")}
     sys.stdout.write(json.dumps({"images": num_urls, "hosts": NUM_HOSTS, **document}, indent=1) + "\n")

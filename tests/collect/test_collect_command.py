@@ -172,6 +172,27 @@ def test_collect__private_addresses_are_refused_unless_allowed(
     before = site.requests[path]
     assert run(demo, capsys, "collect", "demo", "--source", f"urls:{listed}")["reasons"] == {"DENIED(address)": 1}
     assert site.requests[path] == before
+    again = run(demo, capsys, "collect", "demo", "--source", f"urls:{listed}", "--license", "CC0-1.0", *ALLOW)
+    assert again["states"]["KEPT"] == 1
+
+
+def test_collect__a_wider_definition_and_a_longer_list_are_taken_up(
+    demo: Workspace, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [offer for path, offer in site.offers.items() if path.startswith("/photos/") and not offer.headers and not offer.failures][:4]
+    listed = tmp_path / "list.csv"
+    licences = ("CC-BY-4.0", "CC-BY-NC-4.0", "", "CC-BY-4.0")
+    rows = [f"{site.base_url}{offer.path},{spdx}\n" for offer, spdx in zip(good, licences, strict=True)]
+    words = ("collect", "demo", "--source", f"urls:{listed}", *ALLOW)
+    listed.write_text("url,license\n" + "".join(rows[:3]))
+    assert run(demo, capsys, *words)["states"] == {"KEPT": 1, "DENIED": 1, "QUARANTINED": 1}
+    definition = demo.dataset("demo").definition
+    definition.write_text(definition.read_text().replace('"CC-BY", ', '"CC-BY", "CC-BY-NC", '))
+    assert run(demo, capsys, *words)["states"] == {"KEPT": 1}
+    listed.write_text("url,license\n" + "".join(rows))
+    assert run(demo, capsys, *words, "--license", "CC0-1.0")["states"] == {"KEPT": 2}  # the new line, and the one without a licence
+    with Ledger(demo.dataset("demo").ledger) as ledger:
+        assert ledger.counts().states == {"KEPT": 4}
 
 
 def test_recheck__revokes_on_a_clear_word_only(demo: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

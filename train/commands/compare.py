@@ -35,19 +35,16 @@ class Compare:
             parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
-        from train.detectors.detector import find_detector
         from train.fitting.run import train_run, what_would_be_done
         from train.judging.tradeoff import Plan, compare
 
         names = tuple(dict.fromkeys(name.strip() for name in arguments.detectors.split(",") if name.strip()))
         if not names:
             raise UsageError("--detectors needs at least one name, such as --detectors fcos_mobilenet_v2,ssdlite320_mobilenet_v3_large")
-        for name in names:
-            find_detector(name)
         settings = [setting for setting, _, _ in _SETTINGS.values()]
         options = {name: value for name in settings if (value := getattr(arguments, name)) is not None}
+        plans = [what_would_be_done(console.workspace, arguments.name, {**options, "detector": name}) for name in names]
         if console.dry_run:
-            plans = [what_would_be_done(console.workspace, arguments.name, {**options, "detector": name}) for name in names]
             columns = ("detector", "release", "epochs", "time_budget_s")
             console.table(columns, [[plan[column] for column in columns] for plan in plans])
             return {"plans": plans}

@@ -93,7 +93,7 @@ def _result(evaluation: Evaluation, resamples: int, console: Console) -> dict[st
     agrees = agrees_with_pycocotools(evaluation)
     for line in summary_lines(evaluation):
         console.out(line)
-    headings = ["class", "boxes", "AP", "AP 95 %", "AP50", "AP75", "AR", "best F1", "at score"]
+    headings = ["class", "boxes", "AP", "95 %", "AP50", "AP75", "F1", "score"]
     console.table(headings, _rows(evaluation, bounds))
     if bounds and bounds.ap.low is not None and bounds.ap.high is not None:
         console.out(
@@ -110,6 +110,10 @@ def _result(evaluation: Evaluation, resamples: int, console: Console) -> dict[st
     document = evaluation.to_json()
     document["cross_check"] = {"engine": "pycocotools", "agrees": agrees}
     document["intervals"] = bounds.to_json() if bounds else None
+    if bounds:
+        for entry in document["per_category"]:
+            interval = bounds.per_category[entry["id"]]
+            entry |= {"ap_low": interval.low, "ap_high": interval.high}
     return document
 
 
@@ -128,12 +132,12 @@ def _rows(evaluation: Evaluation, bounds: Intervals | None) -> Iterator[list[obj
     for entry in evaluation.per_category:
         interval = bounds.per_category[entry["id"]] if bounds else None
         told = interval is not None and interval.low is not None and interval.high is not None and entry["ap"] >= 0
-        numbers = [entry[key] for key in ("ap50", "ap75", "ar", "f1", "threshold")]
+        numbers = [entry[key] for key in ("ap50", "ap75", "f1", "threshold")]
         yield [
             entry["name"],
             entry["boxes"],
             _cell(entry["ap"]),
-            f"{interval.low:.3f}–{interval.high:.3f}" if told and interval else "–",
+            f"{interval.low:.2f}–{interval.high:.2f}" if told and interval else "–",
             *map(_cell, numbers),
         ]
 

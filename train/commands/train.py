@@ -15,6 +15,7 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--batch-size": ("batch_size", int, "images per step; 0 = the detector's own, on a GPU the largest that fits"),
     "--accumulate": ("accumulate", int, "steps whose gradients make one update"),
     "--image-size": ("image_size", int, "longest side of the input in pixels"),
+    "--crop": ("crop_px", int, "side of the cut-outs trained on, at the scale of --image-size; 0 = whole images"),
     "--lr": ("learning_rate", float, "learning rate at the top of the schedule"),
     "--seed": ("seed", int, "of all random numbers"),
     "--device": ("device", str, "auto, cpu, cuda, cuda:1, mps"),
@@ -22,7 +23,7 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--time-budget": ("time_budget_s", float, "seconds of training, validation not counted; the schedule follows the time"),
     "--budget-clock": ("budget_clock", str, "what the budget counts: wall or cpu seconds"),
     "--weights": ("weights", str, "auto, none, or the path of a checkpoint or state dict to begin with"),
-    "--freeze": ("freeze", int, "stages of the backbone to hold still, from the input inwards"),
+    "--freeze": ("freeze", int, "stages of the backbone to hold still, from the input inwards; -1 = the detector's own"),
     "--ema": ("ema_decay", float, "decay of the weights' moving average; 0 = none"),
     "--patience": ("patience", int, "validations without a better score after which it stops; 0 = never"),
     "--eval-every": ("eval_every", int, "epochs between validations; 0 = about ten in all"),
@@ -38,23 +39,35 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
 }
 
 
+def add_settings(parser: ArgumentParser, *without: str) -> None:
+    """Every setting of a training as an option; `retrain` takes the same, without the release, which it makes itself."""
+    for option, (setting, kind, text) in _SETTINGS.items():
+        if option in without:
+            continue
+        parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
+    parser.add_argument("--amp", action="store_const", const="bf16", dest="precision", help="the same as --precision bf16")
+    parser.add_argument("--compile", action="store_const", const=True, dest="compile", help="torch.compile the detector")
+    parser.add_argument("--tensorboard", action="store_const", const=True, dest="tensorboard", help="also write TensorBoard's events")
+
+
+def given_settings(arguments: Namespace) -> dict[str, Any]:
+    """The settings that were given, by their names in :class:`train.fitting.config.TrainConfig`."""
+    names = [*(setting for setting, _, _ in _SETTINGS.values()), "compile", "tensorboard"]
+    return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+
+
 class Train:
     """Trains, judges and reports; the work is :func:`train.fitting.run.train_run`'s."""
 
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="the dataset")
-        for option, (setting, kind, text) in _SETTINGS.items():
-            parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
-        parser.add_argument("--amp", action="store_const", const="bf16", dest="precision", help="the same as --precision bf16")
-        parser.add_argument("--compile", action="store_const", const=True, dest="compile", help="torch.compile the detector")
-        parser.add_argument("--tensorboard", action="store_const", const=True, dest="tensorboard", help="also write TensorBoard's events")
+        add_settings(parser)
         parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         from train.fitting.run import train_run, what_would_be_done
 
-        settings = [*(setting for setting, _, _ in _SETTINGS.values()), "compile", "tensorboard", "resume"]
-        options = {name: value for name in settings if (value := getattr(arguments, name)) is not None}
+        options = given_settings(arguments) | ({"resume": arguments.resume} if arguments.resume else {})
         if console.dry_run:
             plan = what_would_be_done(console.workspace, arguments.name, options)
             console.table(["setting", "value"], [[key, str(value)] for key, value in plan.items()])

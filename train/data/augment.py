@@ -16,10 +16,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from collect.errors import NotFoundError, UsageError
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from collect.errors import NotFoundError, UsageError
 from train.data.cache import Pixels
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version otherwise
@@ -83,6 +83,7 @@ class Geometry:
         zoom: least and greatest magnification; 1 = the whole image just fits.
         aspect: greatest stretch of one axis against the other.
         mirror: chance of a horizontal flip.
+        view: how large the whole image would be against the canvas at zoom 1: more than 1 = the canvas is a cut-out.
         focus: chance that the canvas is placed on a box rather than anywhere (small objects profit).
     """
 
@@ -90,6 +91,7 @@ class Geometry:
     aspect: float = 1.2
     mirror: float = 0.5
     focus: float = 0.5
+    view: float = 1.0
     rules: BoxRules = field(default_factory=BoxRules)
 
 
@@ -97,7 +99,7 @@ def throw(sample: Sample, size_wh: tuple[int, int], geometry: Geometry, rng: Gen
     """The image scaled, stretched, placed and mirrored on a grey canvas of `size_wh`, in one resize."""
     height, width = sample.pixels.shape[:2]
     stretch = np.exp(rng.uniform(-1, 1) * np.log(geometry.aspect) / 2)
-    zoom = np.exp(rng.uniform(*np.log(geometry.zoom))) * min(size_wh[0] / width, size_wh[1] / height)
+    zoom = np.exp(rng.uniform(*np.log(geometry.zoom))) * geometry.view * min(size_wh[0] / width, size_wh[1] / height)
     scale = np.array([zoom * stretch, zoom / stretch])
     offset = _offset(sample, np.array(size_wh), scale, geometry.focus, rng)
     thrown = _paste(sample, size_wh, scale, offset, geometry.rules)
@@ -161,7 +163,7 @@ def mosaic(samples: Sequence[Sample], size_wh: tuple[int, int], geometry: Geomet
         y1, y2 = (0, cross_y) if place < 2 else (cross_y, height)
         part = throw(sample, (x2 - x1, y2 - y1), geometry, rng)
         canvas[y1:y2, x1:x2] = part.pixels
-        boxes.append(part.boxes_N4 + [x1, y1, x1, y1])
+        boxes.append(part.boxes_N4 + np.array([x1, y1, x1, y1]))
         labels.append(part.labels_N)
     return Sample(canvas, np.concatenate(boxes), np.concatenate(labels))
 
@@ -170,7 +172,7 @@ def mixup(sample: Sample, other: Sample, rng: Generator) -> Sample:
     """Two images of one size blended, with the boxes of both (Zhang et al., 2018; as for detection in Zhang et al., 2019)."""
     share = float(rng.beta(8.0, 8.0))
     return Sample(
-        cv2.addWeighted(sample.pixels, share, other.pixels, 1 - share, 0),  # type: ignore[arg-type]
+        cv2.addWeighted(sample.pixels, share, other.pixels, 1 - share, 0),
         np.concatenate([sample.boxes_N4, other.boxes_N4]),
         np.concatenate([sample.labels_N, other.labels_N]),
     )
@@ -252,7 +254,7 @@ class Guarded:
     @staticmethod
     def _magnification(before: Pixels, after: Pixels) -> float:
         """A lower bound of the change of area: a canvas that became smaller was cropped, never only shrunk, at worst."""
-        return min(1.0, (after.shape[0] * after.shape[1]) / (before.shape[0] * before.shape[1]))
+        return min(1.0, float(after.shape[0] * after.shape[1]) / float(before.shape[0] * before.shape[1]))
 
 
 def _moves_boxes(transform: Any) -> bool:
@@ -267,17 +269,16 @@ def _moves_boxes(transform: Any) -> bool:
 
 def pixel_transforms(strength: float) -> list[Any]:
     """Colour, light, blur and noise; `strength` 1 is usual, 0 = none. HSV rather than ColorJitter: the same for less time."""
-    import albumentations as A
-
     if strength <= 0:
         return []
+    from albumentations import Blur, GaussNoise, HueSaturationValue, ImageCompression, OneOf, RandomBrightnessContrast, ToGray
+
+    spoilers = [Blur(blur_limit=(3, 5)), GaussNoise(std_range=(0.02, 0.08)), ImageCompression(quality_range=(40, 90))]
     return [
-        A.HueSaturationValue(int(8 * strength), int(30 * strength), int(10 * strength), p=0.5),
-        A.RandomBrightnessContrast(0.25 * strength, 0.25 * strength, p=0.5),
-        A.ToGray(p=0.03 * strength),
-        A.OneOf(
-            [A.Blur(blur_limit=(3, 5)), A.GaussNoise(std_range=(0.02, 0.08)), A.ImageCompression(quality_range=(40, 90))], p=0.1 * strength
-        ),
+        HueSaturationValue(int(8 * strength), int(30 * strength), int(10 * strength), p=0.5),
+        RandomBrightnessContrast(0.25 * strength, 0.25 * strength, p=0.5),
+        ToGray(p=min(0.03 * strength, 1.0)),
+        OneOf(spoilers, p=min(0.1 * strength, 1.0)),
     ]
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from collect.errors import BoxwrightError
 from numpy.typing import NDArray
+
+from collect.errors import BoxwrightError
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def decode(path: Path) -> Pixels:
     if data.size == 0:
         raise UnreadableError(f"{path.name}: the file is empty")
     pixels = None if _needs_pillow(data) else cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-    return pixels if pixels is not None else _decode_with_pillow(path)  # type: ignore[return-value]
+    return pixels if pixels is not None else _decode_with_pillow(path)
 
 
 def _needs_pillow(data: Pixels) -> bool:
@@ -79,7 +80,8 @@ def shrink(pixels: Pixels, longest_px: int) -> Pixels:
     if scale >= 1:
         return pixels
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    shrunk: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return shrunk
 
 
 class ImageCache:
@@ -104,7 +106,8 @@ class ImageCache:
         kept = self.folder / sha256[:2] / f"{sha256}.npy" if self.folder and sha256 else None
         if kept is not None:
             try:
-                return np.load(kept, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+                kept_pixels: Pixels = np.load(kept, mmap_mode="r", allow_pickle=False)
+                return kept_pixels
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, EOFError) as error:

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from annotate.boxes import xyxy_from_xywh
-from annotate.coco import CocoArrays
-from collect.errors import CorruptError, TrainingError
 from numpy.random import Generator
 from torch.utils.data import DataLoader, Dataset
 
+from annotate.boxes import xyxy_from_xywh
+from annotate.coco import CocoArrays
+from collect.errors import CorruptError, TrainingError
 from train.data import augment
 from train.data.augment import Geometry, Guarded, Sample
 from train.data.cache import ImageCache, UnreadableError
-from train.data.sampler import Key, Plan
+from train.data.sampler import Key
 from train.detectors.detector import Batch
 
 #: A worker that says nothing for this long is given up; the error says what to do.
@@ -185,7 +185,7 @@ def batches(dataset: SplitImages, keys: Iterator[list[Key]], workers: int, pin: 
     )
     loader = DataLoader(
         dataset,
-        batch_sampler=_Keys(keys),  # type: ignore[arg-type]
+        batch_sampler=_Keys(keys),
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_start_worker,

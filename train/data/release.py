@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from annotate import coco
 from annotate.coco import Category, CocoArrays, Document
 from collect.errors import NotFoundError, TrainingError

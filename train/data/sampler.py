@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from annotate.coco import CocoArrays
 from collect.errors import unknown_name
-from numpy.typing import NDArray
 
 
 class Key(NamedTuple):

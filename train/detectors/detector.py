@@ -15,10 +15,11 @@ from typing import Protocol, cast
 
 import numpy as np
 import torch
-from annotate.coco import Category
-from collect.errors import UsageError, unknown_name
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from annotate.coco import Category
+from collect.errors import UsageError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        move = {"device": device, "non_blocking": True}
         return Batch(
-            self.images_B3HW.to(**move),
-            [boxes.to(**move) for boxes in self.boxes_xyxy],
-            [labels.to(**move) for labels in self.labels],
+            self.images_B3HW.to(device, non_blocking=True),
+            [boxes.to(device, non_blocking=True) for boxes in self.boxes_xyxy],
+            [labels.to(device, non_blocking=True) for labels in self.labels],
             self.names,
             self.failures,
         )
@@ -116,6 +116,7 @@ class Recipe:
     backbone_rate: float = 1.0
     ema_decay: float = 0.998
     clip_norm: float = 10.0
+    freeze: int = 0
 
 
 class Detector(nn.Module, ABC):
@@ -213,6 +214,7 @@ class Build(Protocol):
 
 
 _TORCHVISION = "train.detectors.torchvision_family"
+_TRANSFORMERS = "train.detectors.transformers_family"
 DETECTORS: dict[str, str] = {
     "fcos_mobilenet_v2": "train.detectors.fcos:fcos_mobilenet_v2",
     "fcos_mobilenet_v2_small_objects": "train.detectors.fcos:fcos_mobilenet_v2_small_objects",
@@ -228,6 +230,23 @@ DETECTORS: dict[str, str] = {
     "retinanet_resnet50_fpn_v2": f"{_TORCHVISION}:retinanet_resnet50_fpn_v2",
     "retinanet_resnet18_fpn": f"{_TORCHVISION}:retinanet_resnet18_fpn",
     "fcos_resnet50_fpn": f"{_TORCHVISION}:fcos_resnet50_fpn",
+    "rfcn_mobilenet_v2": "train.detectors.rfcn:rfcn_mobilenet_v2",
+    "rfcn_resnet50": "train.detectors.rfcn:rfcn_resnet50",
+    "fast_rcnn_mobilenet_v2": "train.detectors.fast_rcnn:fast_rcnn_mobilenet_v2",
+    "fast_rcnn_resnet18": "train.detectors.fast_rcnn:fast_rcnn_resnet18",
+    "two-phase": "train.detectors.two_phase:two_phase",
+    "dfine_n": f"{_TRANSFORMERS}:dfine_n",
+    "dfine_s": f"{_TRANSFORMERS}:dfine_s",
+    "dfine_m": f"{_TRANSFORMERS}:dfine_m",
+    "dfine_l": f"{_TRANSFORMERS}:dfine_l",
+    "rtdetr_v2_r18": f"{_TRANSFORMERS}:rtdetr_v2_r18",
+    "rtdetr_v2_r50": f"{_TRANSFORMERS}:rtdetr_v2_r50",
+    "deimv2_n": f"{_TRANSFORMERS}:deimv2_n",
+    "lwdetr_t": f"{_TRANSFORMERS}:lwdetr_t",
+    "lwdetr_s": f"{_TRANSFORMERS}:lwdetr_s",
+    "rfdetr_n": f"{_TRANSFORMERS}:rfdetr_n",
+    "rfdetr_s": f"{_TRANSFORMERS}:rfdetr_s",
+    "rfdetr_m": f"{_TRANSFORMERS}:rfdetr_m",
 }
 
 

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from annotate.coco import Category
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from torchvision.models import mobilenet_v2
 from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
 
+from annotate.coco import Category
 from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
 from train.fitting import weights as pretrained
 
@@ -60,7 +60,7 @@ class _Pyramid(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         laterals = [layer(feature) for layer, feature in zip(self.lateral, features, strict=True)]
         for place in range(len(laterals) - 2, -1, -1):
-            laterals[place] = laterals[place] + F.interpolate(laterals[place + 1], size=laterals[place].shape[-2:], mode="nearest")
+            laterals[place] = laterals[place] + functional.interpolate(laterals[place + 1], size=laterals[place].shape[-2:], mode="nearest")
         return [layer(lateral) for layer, lateral in zip(self.smooth, laterals, strict=True)]
 
 
@@ -76,14 +76,16 @@ class _Tower(nn.Module):
         norms = self.norms[level]
         assert isinstance(norms, nn.ModuleList)
         for convolution, norm in zip(self.convolutions, norms, strict=True):
-            feature = F.relu(norm(convolution(feature)), inplace=True)
+            feature = functional.relu(norm(convolution(feature)), inplace=True)
         return feature
 
 
 class Fcos(Detector):
     """FCOS on `mobilenet_v2().features`; `strides` says which levels the pyramid has."""
 
-    recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5)
+    mean: Tensor
+    std: Tensor
+    recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5, freeze=2)
 
     def __init__(self, categories: Sequence[Category], image_size: int, strides: Sequence[int] = (8, 16, 32), channels: int = 96) -> None:
         super().__init__(categories, image_size)
@@ -116,7 +118,7 @@ class Fcos(Detector):
             boxes = self.box_out(self.box_tower(feature, level)).float()
             logits.append(classes.float().flatten(2).transpose(1, 2))
             flat = boxes.flatten(2).transpose(1, 2)
-            distances.append(F.softplus(flat[..., :4] * self.scales[level]) * self.strides[level])
+            distances.append(functional.softplus(flat[..., :4] * self.scales[level]) * self.strides[level])
             centres.append(flat[..., 4])
             shapes.append((feature.shape[-2], feature.shape[-1]))
         return Levels(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centres, 1)), shapes
@@ -166,7 +168,7 @@ class Fcos(Detector):
         target_N4 = torch.cat(targets)
         points_N2 = points.expand(len(batch), -1, -1)[hit_BP]
         sides = torch.cat([points_N2 - target_N4[:, :2], target_N4[:, 2:] - points_N2], 1).clamp(min=1e-3)
-        ratio = sides.unflatten(1, (2, 2))
+        ratio = sides.view(-1, 2, 2)
         centreness = (ratio.amin(1) / ratio.amax(1)).prod(1).sqrt()
         count = _mean_over_ranks(torch.stack([hit_BP.sum().float(), centreness.sum()])).clamp(min=1.0)
         found_N4 = _boxes(points_N2, levels.distances[hit_BP])
@@ -174,7 +176,7 @@ class Fcos(Detector):
         return {
             "class": sigmoid_focal_loss(levels.logits, wanted, alpha=0.25, gamma=2.0, reduction="sum") / count[0],
             "box": (giou * centreness).sum() / count[1],
-            "centre": F.binary_cross_entropy_with_logits(levels.centres[hit_BP], centreness, reduction="sum") / count[0],
+            "centre": functional.binary_cross_entropy_with_logits(levels.centres[hit_BP], centreness, reduction="sum") / count[0],
         }
 
     @torch.no_grad()
@@ -187,11 +189,11 @@ class Fcos(Detector):
         limit = torch.tensor([width, height, width, height], dtype=torch.float32, device=scores.device)
         counts = [h * w for h, w in shapes]
         return [
-            self._decide(scores[place].split(counts), _boxes(points, levels.distances[place]).clamp(min=0).minimum(limit).split(counts))
+            self._decide(torch.split(scores[place], counts), torch.split(_inside(points, levels.distances[place], limit), counts))
             for place in range(len(images_B3HW))
         ]
 
-    def _decide(self, scores_of_level: tuple[Tensor, ...], boxes_of_level: tuple[Tensor, ...]) -> RawDetections:
+    def _decide(self, scores_of_level: Sequence[Tensor], boxes_of_level: Sequence[Tensor]) -> RawDetections:
         boxes, scores, labels = [], [], []
         for score_PC, box_P4 in zip(scores_of_level, boxes_of_level, strict=True):
             best, flat = score_PC.flatten().topk(min(PER_LEVEL, score_PC.numel()))
@@ -233,6 +235,10 @@ def _scores(levels: Levels) -> Tensor:
 
 def _boxes(points_N2: Tensor, distances_N4: Tensor) -> Tensor:
     return torch.cat([points_N2 - distances_N4[..., :2], points_N2 + distances_N4[..., 2:]], -1)
+
+
+def _inside(points_P2: Tensor, distances_P4: Tensor, limit_4: Tensor) -> Tensor:
+    return _boxes(points_P2, distances_P4).clamp(min=0).minimum(limit_4)
 
 
 def _mean_over_ranks(values: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from collect.errors import CorruptError, NotFoundError
 from collect.files import fsync_folder, storage_errors
-from torch import Tensor, nn
 
 FORMAT = 1
 LAST, BEST = "last.pt", "best.pt"
@@ -64,7 +65,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def random_state() -> dict[str, Any]:
     """The state of every global random generator, in types that load safely."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

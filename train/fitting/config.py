@@ -21,6 +21,8 @@ class TrainConfig:
 
     Attributes:
         weights: "auto", "none" or a path; `weights_origin` says what the detector really began with.
+        crop_px: side of the square cut-outs that are trained on, at the scale of `image_size`; 0 = `image_size`. Smaller ones
+            cost less and show small objects as large as they are at test time.
         batch_size: images per step and process; `accumulate` steps make one update.
         learning_rate: at the top of the schedule, for the head; the backbone's is `backbone_rate` times that.
         epochs: the schedule's length; `time_budget_s` may end it sooner, and then the schedule follows the time.
@@ -28,7 +30,7 @@ class TrainConfig:
         precision: "auto" = bf16 where the device has it in hardware, else fp32.
         multi_scale: greatest change of the input's side, as a share; 0 = one size.
         patience: epochs without a better score after which training stops; 0 = never.
-        freeze: stages of the backbone that are held still.
+        freeze: stages of the backbone that are held still; -1 = the recipe's.
         eval_every: epochs between validations; 0 = about ten in all.
         checkpoint_s: wall seconds between checkpoints within an epoch.
     """
@@ -38,6 +40,7 @@ class TrainConfig:
     categories: tuple[Category, ...]
     detector: str = "fcos_mobilenet_v2"
     image_size: int = 0
+    crop_px: int = 0
     weights: str = "auto"
     weights_origin: str = ""
     batch_size: int = 0
@@ -55,7 +58,7 @@ class TrainConfig:
     compile: bool = False
     time_budget_s: float = 0.0
     budget_clock: str = "wall"
-    freeze: int = 0
+    freeze: int = -1
     patience: int = 0
     eval_every: int = 0
     checkpoint_s: float = 120.0

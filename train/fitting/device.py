@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from collect.errors import MissingServiceError, UsageError
 
 
@@ -29,7 +30,7 @@ def find_device(name: str = "auto") -> torch.device:
 def has_bf16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 in hardware, so that it saves time (a CPU: AVX512-BF16 or AMX)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     features = getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None)

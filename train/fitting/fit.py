@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from collect.errors import BoxwrightError, TrainingError
 from torch import Tensor, nn
 
+from collect.errors import BoxwrightError, TrainingError
 from train.data import loader
 from train.data.cache import ImageCache
 from train.data.release import Release
 from train.data.sampler import Plan, repeats
 from train.detectors.detector import Batch, Detector, Frozen, freeze, open_detector
 from train.fitting import checkpoint, memory, recipe
+from train.fitting import config as settings
 from train.fitting.checkpoint import Average
 from train.fitting.config import TrainConfig
 from train.fitting.progress import Progress
@@ -166,7 +167,7 @@ class Training:
         if not len(batch):
             if self.ranks.world == 1:
                 return
-            batch = _blank(self.config.image_size)  # the other processes wait for this one's gradients
+            batch = _blank(self.config.crop_px)  # the other processes wait for this one's gradients
         rate = recipe.rate(self.done, state.step, self.config)
         self.model.train()
         self.frozen.hold()
@@ -354,10 +355,10 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
     detector = open_detector(config.detector, config.categories, config.image_size, "none" if how.resume else config.weights)
     if how.prepare and not how.resume:
         detector.weights_origin = how.prepare(detector)
-    detector.to(ranks.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    detector.to(ranks.device).to(memory_format=torch.channels_last)
     config = recipe.complete(config, detector, ranks)
     if not how.resume and ranks.first:
-        recipe.write(run_path, config)
+        settings.write(run_path, config)
     training = Training(config, release, detector, ranks, run_path, how.validate)
     if how.resume:
         training.resume(checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from collect.errors import TrainingError
 
+from collect.errors import TrainingError
 from train.detectors.detector import Batch, Detector
 from train.fitting.config import TrainConfig
 
@@ -77,7 +77,7 @@ def largest_batch(detector: Detector, config: TrainConfig, device: torch.device,
 
 def too_small(detector: Detector, config: TrainConfig, device: torch.device) -> TrainingError:
     """The error for a batch that did not fit: says which one would."""
-    side = round(config.image_size * (1 + config.multi_scale))
+    side = round(config.crop_px * (1 + config.multi_scale))
     detector.zero_grad(set_to_none=True)
     try:
         fitting = largest_batch(detector, config, device, side - side % detector.stride, most=max(config.batch_size // 2, 1))

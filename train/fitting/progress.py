@@ -109,4 +109,4 @@ def _tensorboard(run_path: Path) -> Any:
         raise MissingServiceError(
             "TensorBoard is not installed: `pip install 'boxwright[tensorboard]'`, or leave --tensorboard out"
         ) from error
-    return SummaryWriter(str(run_path / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run_path / "tensorboard"))

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from collect.errors import MissingServiceError, UsageError
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from collect.errors import MissingServiceError, UsageError
 from train.fitting.device import find_device
 
 
@@ -58,7 +58,7 @@ class Ranks:
         if self.world == 1:
             return model
         if self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
             return DistributedDataParallel(model, device_ids=[self.device.index], find_unused_parameters=True)
         return DistributedDataParallel(model, find_unused_parameters=True)
 

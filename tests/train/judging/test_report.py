@@ -140,6 +140,30 @@ def test_the_verb_prints_what_pycocotools_prints(real_data: Path, capsys: pytest
     assert ours == [line for line in ended.stdout.splitlines() if line.startswith(" Average")]
 
 
+def test_nothing_to_find_and_nothing_found_in_words(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release = run.parents[2] / "datasets" / "toys" / "releases" / "v001"
+    document = json.loads((release / "test.json").read_text())
+    gt, dt = tmp_path / "gt.json", tmp_path / "dt.json"
+    dt.write_text("[]")
+    words = ["evaluate", "--ground-truth", str(gt), "--detections", str(dt), "--resamples", "20"]
+    gt.write_text(json.dumps(document))
+    assert boxwright.main(words) == 0
+    told = capsys.readouterr()
+    assert "no detection at all, so AP is 0" in told.err and "maxDets=100 ] = 0.000" in told.out
+    gt.write_text(json.dumps({**document, "annotations": []}))
+    assert boxwright.main(words) == 0
+    told = capsys.readouterr()
+    assert "no box in the ground truth" in told.err and "maxDets=100 ] = -1.000" in told.out
+
+
+def test_dry_run_writes_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert boxwright.main(["evaluate", "v001-try", "--root", str(run.parents[2]), "--dry-run", "--resamples", "0"]) == 0
+    (run / "detections-test.json").unlink()
+    assert boxwright.main(["evaluate", "v001-try", "--root", str(run.parents[2]), "--dry-run"]) == 0
+    assert "would detect on test" in capsys.readouterr().out
+    assert not list(run.glob("*-test.json")) and not (run / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
