@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
@@ -64,7 +64,7 @@ def test_every_image_once_scores_fall(scores, looks):
     ranked = order(glances, KNOWN)
     assert sorted(entry.image for entry in ranked) == sorted(g.image for g in glances)
     assert all(np.isfinite(entry.score) and entry.reason for entry in ranked)
-    assert all(a.score >= b.score - 1e-5 for a, b in pairwise(ranked))
+    assert all(a.score >= b.score - 1e-5 for a, b in itertools.pairwise(ranked))
 
 
 def test_disagreement_of_equal_answers_is_none():
