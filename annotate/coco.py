@@ -8,7 +8,12 @@ the upright image (EXIF orientation applied), and so are the boxes.
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +77,8 @@ def read_document(path: Path) -> Document:
         CorruptError: it is not JSON, or not a COCO detection document.
     """
     try:
-        document = orjson.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        with _collector_asleep():
+            document = orjson.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no {path}") from error
     except orjson.JSONDecodeError as error:
@@ -80,6 +86,18 @@ def read_document(path: Path) -> Document:
     if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in ("images", "annotations", "categories")):
         raise CorruptError(f"{path} is no COCO detection file: it needs the lists images, annotations and categories")
     return document
+
+
+@contextmanager
+def _collector_asleep() -> Iterator[None]:
+    """No garbage collection meanwhile: it would walk a million new dicts again and again, and took most of the time."""
+    awake = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if awake:
+            gc.enable()
 
 
 def write_document(path: Path, document: Document) -> None:
@@ -96,25 +114,26 @@ def arrays(document: Document) -> CocoArrays:
     images, annotations = document["images"], document["annotations"]
     row_of = {image["id"]: row for row, image in enumerate(images)}
     categories = tuple(Category(c["id"], c["name"], c.get("supercategory", "")) for c in document["categories"])
-    known = {category.id for category in categories}
-    for annotation in annotations:
-        if annotation["image_id"] not in row_of or annotation["category_id"] not in known:
-            raise CorruptError(f"annotation {annotation['id']} names an image or category that is not in the file")
     count = len(annotations)
-    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(count, 4)
+    image_rows = np.fromiter((row_of.get(number, -1) for number in map(itemgetter("image_id"), annotations)), np.int64, count)
+    category_ids = np.fromiter(map(itemgetter("category_id"), annotations), np.int64, count)
+    lost = (image_rows < 0) | ~np.isin(category_ids, [category.id for category in categories])
+    if lost.any():
+        number = annotations[int(lost.argmax())]["id"]
+        raise CorruptError(f"annotation {number} names an image or category that is not in the file")
     return CocoArrays(
         categories=categories,
-        image_ids_I=np.array([image["id"] for image in images], dtype=np.int64),
-        file_names_I=tuple(image["file_name"] for image in images),
+        image_ids_I=np.fromiter(map(itemgetter("id"), images), np.int64, len(images)),
+        file_names_I=tuple(map(itemgetter("file_name"), images)),
         sizes_wh_I2=np.array([(image["width"], image["height"]) for image in images], dtype=np.int64).reshape(-1, 2),
         sha256_I=tuple(image.get("sha256", "") for image in images),
         split_I=tuple(image.get("split", "") for image in images),
-        annotation_ids_A=np.array([a["id"] for a in annotations], dtype=np.int64),
-        annotation_image_A=np.array([row_of[a["image_id"]] for a in annotations], dtype=np.int64),
-        category_ids_A=np.array([a["category_id"] for a in annotations], dtype=np.int64),
-        boxes_xywh_A4=boxes,
-        areas_A=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations], dtype=np.float64),
-        iscrowd_A=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
+        annotation_ids_A=np.fromiter(map(itemgetter("id"), annotations), np.int64, count),
+        annotation_image_A=image_rows,
+        category_ids_A=category_ids,
+        boxes_xywh_A4=np.fromiter(chain.from_iterable(map(itemgetter("bbox"), annotations)), np.float64, count * 4).reshape(count, 4),
+        areas_A=np.fromiter((a["area"] if "area" in a else a["bbox"][2] * a["bbox"][3] for a in annotations), np.float64, count),
+        iscrowd_A=np.fromiter((bool(a.get("iscrowd", 0)) for a in annotations), bool, count),
     )
 
 

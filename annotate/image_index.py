@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from annotate.formats.format import LabelledImage
 from annotate.formats.label_files import IMAGE_SUFFIXES, files_under, image_stem, split_of
@@ -29,9 +29,13 @@ class ImageIndex:
                 self._by_name[path.name.lower()].append(path)
                 self._by_stem[path.stem.lower()].append(path)
 
-    @property
-    def is_empty(self) -> bool:
-        return not self._by_name
+    def has(self, image: LabelledImage) -> bool:
+        """Whether any file could be that of a labelled image."""
+        return image.path is not None or bool(self._candidates(image.file_name))
+
+    def _candidates(self, file_name: str) -> list[Path]:
+        name = PurePosixPath(file_name.replace("\\", "/")).name.lower()
+        return self._by_name.get(name) or self._by_stem.get(name) or self._by_stem.get(image_stem(name)) or []
 
     def find(self, image: LabelledImage) -> tuple[Path | None, str]:
         """The file of a labelled image, or None and why: not there, or several that fit equally well.
@@ -43,9 +47,10 @@ class ImageIndex:
         parts = [part.lower() for part in Path(image.file_name.replace("\\", "/")).parts]
         if not parts:
             return None, "has no file name"
-        there = self._by_name.get(parts[-1]) or self._by_stem.get(parts[-1]) or self._by_stem.get(image_stem(parts[-1]), [])
+        there = self._candidates(image.file_name)
         if not there:
-            return None, f"the image '{image.file_name}' was not found"
+            places = ", ".join(str(root) for root in self._roots)
+            return None, f"the image '{image.file_name}' was not found in {places}; --images says where the images are"
         ranked = sorted(((self._rank(path, parts[:-1], image.split), path) for path in there), reverse=True)
         best = [path for rank, path in ranked if rank == ranked[0][0]]
         if len({path.stat().st_size for path in best}) > 1 or len({path.read_bytes() for path in best[1:] and best}) > 1:

@@ -10,20 +10,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from annotate import coco
 from annotate.archives import unpacked
-from annotate.corrections import Base, events_of
+from annotate.corrections import events_of
 from annotate.formats.format import Done, LabelledImage, LabelSet, Problem, importer
-from annotate.formats.names import readable_stem
+from annotate.held import Held
 from annotate.image_index import ImageIndex
 from annotate.incoming import Incoming, gather
 from annotate.journal import Event, Journal, Kind
-from annotate.state import ImageLabels, current
+from annotate.state import ImageLabels
 from collect.blobs import store
 from collect.clock import now
 from collect.definition import Definition, create, load
@@ -31,7 +31,7 @@ from collect.errors import CorruptError, NotFoundError, UsageError
 from collect.files import exclusive
 from collect.ledger import Ledger
 from collect.licenses import USER_SUPPLIED, allows, check_entry, spdx_from_name
-from collect.records import ImageRecord, Licence, Picture, Reason, State
+from collect.records import ImageRecord, Licence, Reason, State
 from collect.workspace import Dataset
 
 #: Up to here each image is synced by itself; one sync of everything is quicker for more.
@@ -101,8 +101,8 @@ def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, tr
 
     is_new = not dataset.definition.exists()
     number_categories(found, request.format) if is_new else _check_classes(load(dataset), found)
-    held = Held.of(dataset, None if is_new else found)
-    incoming = gather(found, _index(request, path), held.find, lambda images: track(images, "checking"))
+    held = Held.of(dataset, found.release)
+    incoming = gather(found, _index(request, path, found), held.find, lambda images: track(images, "checking"))
     if request.split:
         incoming = [replace(entry, split=request.split) for entry in incoming]
     incoming = [replace(entry, licence=_licence(entry, request)) for entry in incoming]
@@ -112,11 +112,12 @@ def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, tr
         found.complain(request.path.name, None, "holds no images with labels", Done.REFUSED)
         refused = found.problems[-1:]
     if refused and not (request.skip_bad and incoming):
-        raise refusal(refused)
+        raise LabelsRefusedError(found.problems)
     outcome = Outcome(len(incoming), sum(len(entry.boxes) for entry in incoming), [c.name for c in found.categories], found.problems)
     if request.dry_run:
         return outcome
-    with exclusive(dataset.locks / "ledger", f"import {dataset.name}"):
+    with exclusive(dataset.locks / "collect", f"import {dataset.name}"):
+        held = held.renewed(dataset)
         if is_new:
             licences = [entry.licence.spdx for entry in incoming if entry.licence]
             text = definition_text(dataset.name, found.categories, licences)
@@ -128,21 +129,26 @@ def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, tr
     return outcome
 
 
-def refusal(refused: list[Problem]) -> UsageError:
-    """The error that lists everything that stops an import."""
-    lines = "\n".join(f"  {problem}" for problem in refused)
-    number = "1 label problem" if len(refused) == 1 else f"{len(refused)} label problems"
-    return UsageError(f"{number} cannot be mended, and nothing was imported; mend them or leave them out with --skip-bad:\n{lines}")
+class LabelsRefusedError(UsageError):
+    """An import that would lose labels; lists everything that stops it and holds all `problems`."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        refused = [problem for problem in problems if problem.done is Done.REFUSED]
+        lines = "\n".join(f"  {problem}" for problem in refused)
+        number = "1 label problem" if len(refused) == 1 else f"{len(refused)} label problems"
+        super().__init__(f"{number} cannot be mended, and nothing was imported; mend them or leave them out with --skip-bad:\n{lines}")
 
 
-def _index(request: Request, path: Path) -> ImageIndex:
-    """The folders in which images are looked for: `--images`, else the label's folder, else the one above it."""
+def _index(request: Request, path: Path, found: LabelSet) -> ImageIndex:
+    """The folders in which images are looked for: `--images`, else the labels' folder and, where that lacks some, the one above."""
     if request.images:
         return ImageIndex([request.images])
     folder = path.parent if path.is_file() else path
     index = ImageIndex([folder])
     above = folder.resolve().parent
-    if index.is_empty and request.path.exists() and above not in {Path("/"), Path.home(), Path("/tmp")}:  # noqa: S108
+    is_ours = path == request.path and above not in {Path("/"), Path.home(), Path(tempfile.gettempdir())}
+    if is_ours and any(not index.has(image) for image in found.images):
         index.add(above)
     return index
 
@@ -164,60 +170,11 @@ def _check_classes(definition: Definition, found: LabelSet) -> None:
     found.images = [known(image) for image in found.images]
 
 
-@dataclass
-class Held:
-    """What the dataset holds before the import: image rows, labels, and the release that the labels were exported from."""
-
-    records: dict[str, ImageRecord] = field(default_factory=dict)
-    labels: dict[str, ImageLabels] = field(default_factory=dict)
-    base: Base = field(default_factory=Base)
-    by_name: dict[str, list[str]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, dataset: Dataset, found: LabelSet | None) -> Held:
-        held = cls()
-        if dataset.ledger.exists():
-            with Ledger(dataset.ledger) as ledger:
-                held.records = {record.sha256: record for record in ledger.images(*State)}
-        if dataset.labels.exists():
-            with Journal(dataset.labels) as journal:
-                held.labels = current(journal)
-        for sha256, record in held.records.items():
-            for name in {readable_stem(record.file_name).lower(), sha256}:
-                held.by_name.setdefault(name, []).append(sha256)
-        if found is not None and found.release in dataset.release_names():
-            held.base = _base(coco.read_document(dataset.release_path(found.release) / "annotations.json"))
-        return held
-
-    def find(self, image: LabelledImage) -> Picture | None:
-        """A picture of the dataset by its hash or, where that is not ambiguous, by the name that our exports give it."""
-        stem = readable_stem(image.file_name).lower()
-        hashes = [image.sha256] if image.sha256 in self.records else self.by_name.get(stem, [])
-        name, _, short = stem.rpartition("-")
-        if not hashes and len(short) == 8:
-            hashes = [sha256 for sha256 in self.by_name.get(name, self.records) if sha256.startswith(short)]
-        if len(hashes) != 1:
-            return None
-        record = self.records[hashes[0]]
-        return Picture(record.sha256, record.num_bytes, "", record.extension, record.width, record.height, record.orientation, record.phash)
-
-
-def _base(document: coco.Document) -> Base:
-    sha256 = {image["id"]: image.get("sha256", "") for image in document["images"]}
-    names = {category["id"]: category["name"] for category in document["categories"]}
-    boxes: dict[str, dict[str, Any]] = {value: {} for value in sha256.values()}
-    for annotation in document["annotations"]:
-        if annotation.get("box"):
-            x, y, w, h = annotation["bbox"]
-            boxes[sha256[annotation["image_id"]]][annotation["box"]] = (names[annotation["category_id"]], (x, y, w, h))
-    return Base(boxes)
-
-
 def _licence(entry: Incoming, request: Request) -> Licence:
-    if entry.licence and not request.licence:
+    if entry.licence:
         return replace(entry.licence, checked_at=now())
     spdx = (spdx_from_name(request.licence) or check_entry(request.licence)) if request.licence else USER_SUPPLIED
-    return Licence(spdx, creator=entry.licence.creator if entry.licence else "", evidence="user", checked_at=now())
+    return Licence(spdx, evidence="user", checked_at=now())
 
 
 def _check_licences(definition: Definition | None, incoming: list[Incoming], found: LabelSet) -> None:

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collect.images.duplicates import clusters
-
 from annotate import coco, manifest, splits
 from annotate.attribution import attribution
 from annotate.diff import diff, markdown
@@ -27,6 +25,7 @@ from collect.clock import now
 from collect.definition import Definition
 from collect.errors import RefusedError, UsageError
 from collect.files import exclusive, fsync_folder, sha256_file, storage_errors, write_atomic
+from collect.images.duplicates import clusters
 from collect.ledger import Ledger
 from collect.licenses import allows
 from collect.records import ImageRecord, State

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,33 +40,35 @@ def store_all(dataset: Dataset, blobs: Iterable[Blob], *, durable: bool = True) 
     Raises:
         StorageError: the disk is full or cannot be written; no part of a blob is left under its name.
     """
-    unfinished = dataset.images / _UNFINISHED
-    written: list[tuple[int, Path, Path]] = []
-    folders: set[Path] = set()
+    unfinished = str(dataset.images / _UNFINISHED)
+    written: list[tuple[int, str, str]] = []
+    folders: set[str] = set()
     with storage_errors():
         try:
+            _make_folder(unfinished, folders)
             for blob in blobs:
-                path = dataset.image_path(blob.sha256, blob.extension)
-                if path.exists():
+                path = str(dataset.image_path(blob.sha256, blob.extension))
+                if os.path.exists(path):  # noqa: PTH110  os.path: this runs once per image, and pathlib costs more than the write
                     continue
-                _make_folder(path.parent, folders)
-                unfinished.mkdir(parents=True, exist_ok=True)
-                temporary = unfinished / f"{blob.sha256}.{os.getpid()}"
+                folder = os.path.dirname(path)  # noqa: PTH120
+                _make_folder(folder, folders)
+                temporary = f"{unfinished}/{blob.sha256}.{os.getpid()}"
                 descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
                 written.append((descriptor, temporary, path))
+                folders.add(folder)
                 _write(descriptor, blob.data)
             for descriptor, temporary, path in written:
                 if durable:
                     os.fsync(descriptor)
-                temporary.replace(path)
-                folders.add(path.parent)
+                os.replace(temporary, path)  # noqa: PTH105
             if durable:
                 for folder in folders:
-                    fsync_folder(folder)
+                    fsync_folder(Path(folder))
         finally:
             for descriptor, temporary, _path in written:
                 os.close(descriptor)
-                temporary.unlink(missing_ok=True)
+                if os.path.exists(temporary):  # noqa: PTH110
+                    os.unlink(temporary)  # noqa: PTH108
 
 
 def sweep(dataset: Dataset) -> int:
@@ -77,13 +80,15 @@ def sweep(dataset: Dataset) -> int:
     return len(left)
 
 
-def _make_folder(folder: Path, made: set[Path]) -> None:
+def _make_folder(folder: str, made: set[str]) -> None:
     """Create a folder; every parent that gained an entry is added to `made`, to be synced."""
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112
         return
-    _make_folder(folder.parent, made)
-    folder.mkdir(exist_ok=True)
-    made.add(folder.parent)
+    parent = os.path.dirname(folder)  # noqa: PTH120
+    _make_folder(parent, made)
+    with suppress(FileExistsError):
+        os.mkdir(folder)  # noqa: PTH102
+    made.add(parent)
 
 
 def _write(descriptor: int, data: bytes) -> None:

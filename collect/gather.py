@@ -5,6 +5,7 @@ The planner says what to ask, the ledger holds what is known; everything here ca
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -16,9 +17,10 @@ from typing import TypeGuard
 from collect.definition import Definition
 from collect.errors import MissingServiceError, NotFoundError
 from collect.ledger import Counts, Lease, Ledger, Settlement
+from collect.licenses import allows
 from collect.pipeline import DownloadSettings, Pipeline
 from collect.planner import Planner
-from collect.records import Candidate, State
+from collect.records import Candidate, Licence, Reason, State
 from collect.sources.local import path_of
 from collect.sources.source import LocalSource, Source
 from collect.workspace import Dataset
@@ -78,8 +80,10 @@ class Gathering:
         self._stop, self._news = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
 
-    def run(self, limit: int = 0) -> Gathered:
+    def run(self, limit: int = 0, *, restart: bool = False) -> Gathered:
         """Search and download until the quotas or the limit are met, or no source has more.
+
+        `restart` asks queries again that had no more: the user states another licence now, say.
 
         Raises:
             MissingServiceError: what the only source stands on (a browser, say) is not there.
@@ -89,15 +93,44 @@ class Gathering:
         with Ledger(self._dataset.ledger) as ledger, self._engine(self._dataset, self._definition, ledger, self._settings) as pipeline:
             before = ledger.counts()
             pipeline.limit = limit
-            self._planner = Planner(ledger, self._definition, list(self._sources), limit)
+            self._reopen(ledger)
+            self._planner = Planner(ledger, self._definition, list(self._sources), limit, restart=restart)
             for name, source in self._sources.items():
                 if _is_local(source):
                     self._take_local(name, source, pipeline)
             with self._searching() as threads:
                 self._download(pipeline, ledger, threads)
+            self._free(ledger)
             states, reasons = _gained(before, after := ledger.counts())
             waiting = sum(after.states.get(state, 0) for state in (State.FOUND, State.ALLOWED, State.RETRY))
             return Gathered(states, reasons, time.monotonic() - began, self._planner.verdict(), self._planner.closed(), waiting)
+
+    def _reopen(self, ledger: Ledger) -> None:
+        """Try again what was refused by rules that no longer stand: licences, caps, addresses, robots.txt of one's own servers."""
+        denied = {key for key in ledger.counts().reasons if key.startswith(State.DENIED)}
+        if f"{State.DENIED}({Reason.LICENCE})" in denied:
+            rows = ledger.rows(
+                "SELECT DISTINCT json_extract(finds.licence, '$.spdx') FROM urls JOIN finds ON finds.url_id = urls.id"
+                " WHERE urls.state = 'DENIED' AND urls.reason = 'licence'"
+            )
+            ledger.reopen(Reason.LICENCE, [spdx for (spdx,) in rows if spdx and allows(self._definition.collect.licenses, spdx)])
+        if f"{State.DENIED}({Reason.CAP})" in denied:
+            ledger.reopen(Reason.CAP)  # counted anew; nothing is requested for those still above
+        if self._settings.allow_addresses and f"{State.DENIED}({Reason.ADDRESS})" in denied:
+            ledger.reopen(Reason.ADDRESS)
+        if not self._settings.polite and f"{State.DENIED}({Reason.ROBOTS})" in denied:
+            ledger.reopen(Reason.ROBOTS)
+
+    def _free(self, ledger: Ledger) -> None:
+        """Let images out of quarantine whose URL was meanwhile found with a licence: a find can overtake its download."""
+        rows = ledger.rows(
+            "SELECT urls.sha256, finds.licence FROM urls JOIN finds ON finds.url_id = urls.id WHERE urls.state = 'QUARANTINED'"
+            " AND urls.reason = 'licence_unknown' AND json_extract(finds.licence, '$.spdx') IS NOT NULL"
+        )
+        for sha256, text in rows:
+            licence = Licence(**json.loads(text))
+            if allows(self._definition.collect.licenses, licence.spdx):
+                ledger.license_image(sha256, licence)
 
     def _download(self, pipeline: Pipeline, ledger: Ledger, threads: list[threading.Thread]) -> None:
         patience_s = PATIENCE_S

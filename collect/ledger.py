@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -149,6 +149,18 @@ class Settlement:
 
 
 @dataclass(frozen=True)
+class Find:
+    """One find of an image: who found it by what, where, and under which licence."""
+
+    source: str
+    query: str
+    class_name: str
+    page_url: str
+    url: str
+    licence: Licence
+
+
+@dataclass(frozen=True)
 class Counts:
     """How many URLs stand where: by state, by `STATE(reason)`, and by (source, class, state)."""
 
@@ -209,7 +221,7 @@ class Ledger:
     def add_finds(self, candidates: Iterable[tuple[Candidate, str]]) -> int:
         """Record finds given as `(candidate, registrable domain)`; returns how many URLs are new.
 
-        A URL found again keeps its state and gains the find.
+        A URL found again keeps its state and gains the find; the same find again is recorded for a licence that it lacked.
         """
         new, time_found = 0, now()
         with self.transaction() as db:
@@ -231,13 +243,25 @@ class Ledger:
                 }
                 db.execute(
                     "INSERT INTO finds (url_id, source, query, class_name, rank, page_url, title, licence, extra, found_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET licence = excluded.licence"
+                    " WHERE json_extract(licence, '$.spdx') IS NULL AND json_extract(excluded.licence, '$.spdx') IS NOT NULL",
                     (
                         url_id, candidate.source, candidate.query, candidate.class_name, candidate.rank, candidate.page_url,
                         candidate.title, _licence_json(candidate.licence), json.dumps({k: v for k, v in extra.items() if v}), time_found,
                     ),
                 )  # fmt: skip
         return new
+
+    def reopen(self, reason: Reason, spdx: Iterable[str] | None = None) -> int:
+        """Let URLs that were DENIED for `reason` be tried again; with `spdx`, only those with a find under one of these licences."""
+        sql = (
+            "UPDATE urls SET state = 'FOUND', reason = '', detail = '', not_before = 0, attempts = 0 WHERE state = 'DENIED' AND reason = ?"
+        )
+        with self.transaction() as db:
+            if spdx is None:
+                return db.execute(sql, (reason,)).rowcount
+            stated = " AND id IN (SELECT url_id FROM finds WHERE json_extract(licence, '$.spdx') = ?)"
+            return sum(db.execute(sql + stated, (reason, licence)).rowcount for licence in spdx)
 
     def rows(self, sql: str, *parameters: str | int | float) -> list[Any]:
         """Rows of a question that no method here answers; reads only."""
@@ -294,7 +318,9 @@ class Ledger:
         start, wrapped = self._last_domain, False
         while len(rows) < limit:
             found = db.execute(
-                f"SELECT domain FROM urls WHERE state IN {_WAITING} AND domain > ? ORDER BY domain LIMIT 1",  # noqa: S608
+                # Named, since SQLite else prefers urls_by_state and sorts: ten seconds over a million rows.
+                "SELECT domain FROM urls INDEXED BY urls_waiting_by_domain"  # noqa: S608
+                f" WHERE state IN {_WAITING} AND domain > ? ORDER BY domain LIMIT 1",
                 (self._last_domain,),
             ).fetchone()
             if found is None or (wrapped and found["domain"] > start):
@@ -357,7 +383,7 @@ class Ledger:
 
     def next_due(self) -> float | None:
         """Unix time at which the next waiting URL may be leased; None when none waits."""
-        row = self._db.execute(f"SELECT min(not_before) FROM urls WHERE state IN {_WAITING}").fetchone()  # noqa: S608
+        row = self._db.execute(f"SELECT min(not_before) FROM urls INDEXED BY urls_waiting WHERE state IN {_WAITING}").fetchone()  # noqa: S608
         return None if row[0] is None else float(row[0])
 
     def counts(self) -> Counts:
@@ -474,6 +500,30 @@ class Ledger:
                 (state, reason, now(), sha256),
             )
 
+    def finds_in_quarantine(self) -> list[tuple[str, Find]]:
+        """`(sha256, find)` for every find with a licence whose image, or one of equal bytes, is in quarantine."""
+        rows = self._db.execute(
+            "SELECT images.sha256, finds.source, finds.query, finds.class_name, finds.page_url, finds.licence, urls.url"
+            " FROM images JOIN urls ON urls.sha256 = images.sha256 JOIN finds ON finds.url_id = urls.id"
+            " WHERE images.state = 'QUARANTINED' AND finds.licence LIKE '%\"spdx\"%' ORDER BY finds.id"
+        ).fetchall()
+        return [
+            (row["sha256"], Find(row["source"], row["query"], row["class_name"], row["page_url"], row["url"], _licence(row["licence"])))
+            for row in rows
+        ]
+
+    def free(self, sha256: str, find: Find) -> None:
+        """Take an image out of quarantine: it is KEPT under the licence of a find, and credited to it."""
+        with self.transaction() as db:
+            db.execute(
+                "UPDATE images SET state = 'KEPT', reason = '', licence = ?, source = ?, query = ?, page_url = ?, source_url = ?"
+                " WHERE sha256 = ?",
+                (_licence_json(find.licence), find.source, find.query, find.page_url, find.url, sha256),
+            )
+            db.execute(
+                "UPDATE urls SET state = 'KEPT', reason = '', settled_at = ? WHERE sha256 = ? AND state = 'QUARANTINED'", (now(), sha256)
+            )
+
     # Queries of the planner
 
     def query_rows(self) -> list[dict[str, Any]]:
@@ -491,8 +541,8 @@ class Ledger:
 
 def _oldest(db: sqlite3.Connection, limit: int, moment: float) -> list[sqlite3.Row]:
     return db.execute(
-        f"SELECT id, url, domain, attempts, source, class_name FROM urls WHERE state IN {_WAITING} AND not_before <= ?"  # noqa: S608
-        " ORDER BY not_before, id LIMIT ?",
+        "SELECT id, url, domain, attempts, source, class_name FROM urls INDEXED BY urls_waiting"  # noqa: S608
+        f" WHERE state IN {_WAITING} AND not_before <= ? ORDER BY not_before, id LIMIT ?",
         (moment, limit),
     ).fetchall()
 
@@ -523,7 +573,7 @@ def _image_record(row: sqlite3.Row) -> ImageRecord:
 
 
 def _licence_json(licence: Licence) -> str:
-    return json.dumps({key: value for key, value in asdict(licence).items() if value}, ensure_ascii=False)
+    return json.dumps({key: value for key, value in vars(licence).items() if value}, ensure_ascii=False)
 
 
 def _licence(text: str) -> Licence:

@@ -187,9 +187,9 @@ class Pipeline:
 
     def lease(self, limit: int, busy: Collection[str]) -> tuple[list[Lease], list[Settlement]]:
         """Leases to be fetched, and those refused before that (settled already). In the books' thread."""
-        per_domain = _LEASES_PER_DOMAIN if self._settings.polite else limit
+        per_domain = _LEASES_PER_DOMAIN if self._settings.polite else 0
         leases, refused = [], []
-        for lease in self._ledger.lease(limit, per_domain=per_domain, busy=busy):
+        for lease in self._ledger.lease(limit, per_domain=per_domain, busy=busy if self._settings.polite else ()):
             early = self._admission.refuse_early(lease)
             if early:
                 refused.append(early)

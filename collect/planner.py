@@ -101,10 +101,11 @@ def is_explicit(source: str) -> bool:
 class Planner:
     """Decides over an open ledger, which it alone uses: one thread at a time.
 
-    `limit` is the number of images to keep in this call, 0 = as many as the quotas ask for.
+    `limit` is the number of images to keep in this call, 0 = as many as the quotas ask for. `restart` asks dry queries again
+    from their beginning; those of explicit sources always are, since a list or folder may have grown.
     """
 
-    def __init__(self, ledger: Ledger, definition: Definition, sources: Sequence[str], limit: int = 0) -> None:
+    def __init__(self, ledger: Ledger, definition: Definition, sources: Sequence[str], limit: int = 0, *, restart: bool = False) -> None:
         self.ledger, self.definition, self.limit = ledger, definition, limit
         self._sources = {name: _Source(is_explicit(name)) for name in sources}
         self._queries: dict[Query, _Progress] = {}
@@ -113,7 +114,7 @@ class Planner:
         self._yields: dict[Query, int] = {}
         self._tally, self._yields_until = Tally(), 0.0
         self.kept_before = ledger.num_images()
-        self._load()
+        self._load(restart)
         self._seed()
 
     # Deciding
@@ -155,7 +156,8 @@ class Planner:
         closed = [f"{name} ({state.closed})" for name, state in self._sources.items() if state.closed]
         dry = [name for name, state in self._sources.items() if not state.closed and not self._open(name)]
         parts = ([f"dry: {', '.join(dry)}"] if dry else []) + ([f"closed: {', '.join(closed)}"] if closed else [])
-        full = [entry.name for entry in self.definition.classes if entry.quota and self._missing(entry.name) <= 0]
+        searched = any(not state.explicit for state in self._sources.values())
+        full = [entry.name for entry in self.definition.classes if searched and entry.quota and self._missing(entry.name) <= 0]
         met = f"; quota met for {', '.join(full)}" if full else ""
         return ("no source has more (" + "; ".join(parts) + ")" if parts else "stopped before its end") + met
 
@@ -230,10 +232,10 @@ class Planner:
 
     # Inside
 
-    def _load(self) -> None:
+    def _load(self, restart: bool) -> None:
         stale = (datetime.now(UTC) - _STALE).isoformat()
         for row in self.ledger.query_rows():
-            again = row["dry"] and row["updated_at"] < stale
+            again = row["dry"] and (restart or is_explicit(row["source"]) or row["updated_at"] < stale)
             self._queries[Query(row["source"], row["query"], row["class_name"])] = _Progress(
                 cursor=None if again else row["cursor"] or None,
                 outcome=row["outcome"],

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from annotate.formats.format import IMPORTERS, Problem
-from annotate.intake import Request, take_in
+from annotate.intake import LabelsRefusedError, Outcome, Request, take_in
+from annotate.public_sets import SETS, Web, fetch, parse
 from collect.console import Console
 
+#: The import format that stands for all public sets.
+PUBLIC = "public"
 _SHOWN = 10
 
 
@@ -20,21 +23,40 @@ class Import:
 
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="the dataset; made with the classes found if it is new")
-        parser.add_argument("path", type=Path, help="label file, folder, or a zip or tar of it")
-        parser.add_argument("--format", required=True, metavar="F", help=", ".join(sorted(IMPORTERS)))
+        parser.add_argument("path", help="label file, folder, or a zip or tar of it; with --format public SET[/PART][:CLASS,…]")
+        parser.add_argument("--format", required=True, metavar="F", help=f"{', '.join(sorted(IMPORTERS))}; public: {', '.join(SETS)}")
         parser.add_argument("--images", type=Path, metavar="DIR", help="where the images lie (default: near the labels)")
         parser.add_argument("--split", choices=("train", "val", "test"), default="", help="put all images there")
-        parser.add_argument("--license", default="", metavar="SPDX", dest="licence", help="the images' licence, on your word")
+        parser.add_argument(
+            "--license",
+            default="",
+            metavar="SPDX",
+            dest="licence",
+            help="of images whose labels state none, on your word",
+        )
         parser.add_argument("--unreviewed", action="store_true", help="the labels are no ground truth: leave the images to review")
         parser.add_argument("--skip-bad", action="store_true", help="leave out what cannot be mended instead of importing nothing")
+        public = parser.add_argument_group("--format public")
+        public.add_argument("--limit", type=int, default=0, metavar="N", help="take N images of the public set at most")
+        public.add_argument("--mirror", default="", metavar="URL", help="fetch from there: a folder for each host of the set")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.new_dataset(arguments.name)
-        request = Request(
-            arguments.format, arguments.path, arguments.images, arguments.split, arguments.licence,
-            arguments.unreviewed, arguments.skip_bad, console.dry_run,
-        )  # fmt: skip
-        outcome = take_in(dataset, request, console.track)
+        form, path, licence = arguments.format, Path(arguments.path), arguments.licence
+        if form == PUBLIC:
+            wanted = parse(arguments.path, arguments.limit)
+            if console.dry_run:
+                console.out(f"would fetch {arguments.path} and import it into {dataset.name}")
+                return Outcome().document()
+            console.say(f"fetching {arguments.path}; what is fetched is kept in {console.workspace.root / '.cache' / 'public'}")
+            fetched = fetch(wanted, Web(console.workspace.root / ".cache" / "public", arguments.mirror))
+            form, path, licence = fetched.format, fetched.folder, licence or fetched.licence
+        request = Request(form, path, arguments.images, arguments.split, licence, arguments.unreviewed, arguments.skip_bad, console.dry_run)
+        try:
+            outcome = take_in(dataset, request, console.track)
+        except LabelsRefusedError as error:
+            console.document(Outcome(problems=error.problems).document())
+            raise
         show_problems(outcome.problems, console)
         doing = "would import" if console.dry_run else "imported"
         console.out(

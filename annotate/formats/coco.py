@@ -25,13 +25,25 @@ def read(path: Path) -> LabelSet:
         document = parse_json(file, found)
         if document is None:
             continue
-        if len(files) > 1 and not (isinstance(document, dict) and "images" in document and "annotations" in document):
+        if len(files) > 1 and not _has_boxes(document):
             found.complain(relative(file, path), None, "is no COCO detection file", Done.SKIPPED)
             continue
         _add(found, document, relative(file, path))
     if not files:
         found.complain(path, None, "holds no JSON file", Done.REFUSED)
     return found
+
+
+def _has_boxes(document: Any) -> bool:
+    """Whether a document is COCO's for detection; captions and results lie in the same folders."""
+    if not isinstance(document, dict) or not all(key in document for key in ("images", "annotations", "categories")):
+        return False
+    annotations = document["annotations"]
+    return (
+        not isinstance(annotations, list)
+        or not annotations
+        or any(isinstance(entry, dict) and "category_id" in entry for entry in annotations[:1000])
+    )
 
 
 def _add(found: LabelSet, document: Any, file: str) -> None:

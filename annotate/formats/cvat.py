@@ -19,7 +19,6 @@ import orjson
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain, split_tag
 from annotate.formats.label_files import files_under, number_from, parse_xml, relative, split_of
 from annotate.validate import climbs, polygons_box, whole
-from collect.files import write_atomic
 
 TAG = "boxwright"
 _LABELLED = {"polyline", "points", "cuboid", "ellipse", "mask", "skeleton", "tag"}
@@ -143,8 +142,7 @@ def write(export: Export) -> list[Path]:
         for annotation in grouped[image["id"]]:
             _write_box(entry, annotation, names[annotation["category_id"]], export)
     Xml.indent(root)
-    target = export.out / "annotations.xml"
-    write_atomic(target, Xml.tostring(root, encoding="utf-8", xml_declaration=True))
+    target = export.write("annotations.xml", Xml.tostring(root, encoding="utf-8", xml_declaration=True))
     return [*paths, target, _write_labels(export)]
 
 
@@ -180,6 +178,4 @@ def _write_labels(export: Export) -> Path:
         {"name": name, "mutable": False, "input_type": "text", "default_value": "", "values": [""]} for name in _attribute_names(export)
     ]
     labels = [{"name": name, "attributes": attributes} for name in export.names_of_categories().values()]
-    target = export.out / "labels.json"
-    write_atomic(target, orjson.dumps(labels, option=orjson.OPT_INDENT_2))
-    return target
+    return export.write("labels.json", orjson.dumps(labels, option=orjson.OPT_INDENT_2))

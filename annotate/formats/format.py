@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ IMPORTERS = {
     "labelme": "annotate.formats.labelme:read",
     "labelstudio": "annotate.formats.labelstudio:read",
     "openimages": "annotate.formats.openimages:read",
+    "svhn": "annotate.formats.svhn:read",
     "tfrecord": "annotate.formats.tfrecord:read",
     "voc": "annotate.formats.voc:read",
     "voc-devkit": "annotate.formats.voc:read_devkit",
@@ -199,18 +201,36 @@ class Export:
             NotFoundError: they are gone.
             RefusedError: the document names a place outside the store.
         """
-        path = self.images_dir / str(image["file_name"])
-        if not path.resolve().is_relative_to(self.images_dir.resolve()):
+        name = str(image["file_name"])
+        path = self.images_dir / name
+        if ".." in path.parts or name.startswith("/"):
             raise RefusedError(f"image {image['id']} has the file name '{image['file_name']}', which leads outside {self.images_dir}")
         if not path.is_file():
             raise NotFoundError(f"the image {path} is gone; `boxwright verify` lists all that are, restore them, then run this again")
         return path
 
+    def write(self, name: str, data: bytes | str) -> Path:
+        """Write one file at `out/name`. Without fsync: an export can be made again, and has a file for each of many images."""
+        target = self.out / name
+        with storage_errors():
+            if target.parent not in self._folders:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._folders.add(target.parent)
+            target.write_bytes(data.encode() if isinstance(data, str) else data)
+        return target
+
+    @cached_property
+    def _folders(self) -> set[Path]:
+        """Those that were made already."""
+        return set()
+
     def place(self, image: dict[str, Any], folder: str) -> Path:
         """Put an image under its readable name into `out/folder`: a hard link where that works and no copy is asked for."""
         source, target = self.source(image), self.out / folder / str(image["name"])
         with storage_errors():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.parent not in self._folders:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._folders.add(target.parent)
             target.unlink(missing_ok=True)
             if self._turns(image):
                 target.write_bytes(self.read(image))

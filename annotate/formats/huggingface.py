@@ -14,7 +14,6 @@ import orjson
 import yaml  # type: ignore[import-untyped]
 
 from annotate.formats.format import Export
-from collect.files import write_atomic
 
 _FOLDERS = {"val": "validation"}  # the name under which `load_dataset` knows that split
 
@@ -30,9 +29,7 @@ def write(export: Export) -> list[Path]:
         for image in (image for image in export.document["images"] if (image.get("split") or "train") == split):
             paths.append(export.place(image, folder))
             lines.append(orjson.dumps(_line(image, grouped[image["id"]], labels, licences)))
-        target = export.out / folder / "metadata.jsonl"
-        write_atomic(target, b"".join(line + b"\n" for line in lines))
-        paths.append(target)
+        paths.append(export.write(f"{folder}/metadata.jsonl", b"".join(line + b"\n" for line in lines)))
     return [*paths, _write_card(export)]
 
 
@@ -71,6 +68,4 @@ def _write_card(export: Export) -> Path:
     classes = "\n".join(f"{place}. {name}" for place, name in enumerate(export.names_of_categories().values()))
     counts = ", ".join(f"{split} {splits[split]}" for split in export.splits())
     text = f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\nClasses (`objects.categories`):\n\n{classes}\n\nImages: {counts}.\n"
-    target = export.out / "README.md"
-    write_atomic(target, text)
-    return target
+    return export.write("README.md", text)

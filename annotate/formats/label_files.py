@@ -203,8 +203,8 @@ def _listed_names(path: Path, found: LabelSet) -> Iterator[str]:
     data = read_bytes(path, found)
     for line in decode(data or b"", path, found).splitlines():
         words = line.split()
-        # VOC's per-class lists have a second column, -1 where the class is not on the image; a box list has more
-        if words and len(words) <= 2:
+        # lists have up to three numbers behind the name (VOC's per-class lists, Oxford's pets); rows of boxes have more
+        if words and len(words) <= 4 and all(word.lstrip("-").isdigit() for word in words[1:]):
             yield words[0]
 
 

@@ -15,7 +15,6 @@ import orjson
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, split_tag
 from annotate.formats.label_files import files_under, image_stem, number_from, parse_json, relative, split_lists, split_of
 from annotate.validate import polygons_box, whole
-from collect.files import write_atomic
 
 TAG = "boxwright"
 
@@ -83,9 +82,8 @@ def write(export: Export) -> list[Path]:
             "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image["name"], "imageData": None,
             "imageHeight": image["height"], "imageWidth": image["width"], "split": split,
         }  # fmt: skip
-        target = export.out / split / f"{Path(image['name']).stem}.json"
-        write_atomic(target, orjson.dumps(document, option=orjson.OPT_INDENT_2))
-        paths.append(target)
+        data = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+        paths.append(export.write(f"{split}/{Path(image['name']).stem}.json", data))
     return paths
 
 

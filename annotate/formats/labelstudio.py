@@ -21,7 +21,6 @@ from annotate.formats.cvat import turned_hull
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet
 from annotate.formats.label_files import files_under, number_from, parse_json, relative, split_of
 from annotate.validate import climbs, polygons_box, whole
-from collect.files import write_atomic
 
 _KINDS = {"rectanglelabels", "rectangle", "polygonlabels"}
 
@@ -149,15 +148,13 @@ def write(export: Export) -> list[Path]:
             "width": image["width"], "height": image["height"], "boxwright_release": export.release,
         }  # fmt: skip
         tasks.append({"id": image["id"], "data": data, "annotations": [{"id": image["id"], "result": result, "was_cancelled": False}]})
-    target, config = export.out / "tasks.json", export.out / "label_config.xml"
-    write_atomic(target, orjson.dumps(tasks, option=orjson.OPT_INDENT_2))
     view = Xml.Element("View")
     Xml.SubElement(view, "Image", {"name": "image", "value": "$image"})
     labels = Xml.SubElement(view, "RectangleLabels", {"name": "label", "toName": "image"})
     for name in names.values():
         Xml.SubElement(labels, "Label", {"value": name})
-    write_atomic(config, Xml.tostring(view, encoding="utf-8"))
-    return [*paths, target, config]
+    text = orjson.dumps(tasks, option=orjson.OPT_INDENT_2)
+    return [*paths, export.write("tasks.json", text), export.write("label_config.xml", Xml.tostring(view, encoding="utf-8"))]
 
 
 def _region(annotation: dict[str, Any], image: dict[str, Any], label: str) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import files_under, number_from, read_rows, relative, split_of
 from annotate.validate import climbs
-from collect.files import write_atomic
+from collect.licenses import spdx_from_url
+from collect.records import Licence
 
 HEADINGS = (
     "ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax",
@@ -30,6 +31,7 @@ def read(path: Path) -> LabelSet:
     """The labels of one CSV, or of all under a folder."""
     found = LabelSet()
     images: dict[str, tuple[str, str, list[LabelledBox]]] = {}
+    origins: dict[str, dict[str, str]] = {}
     names = _descriptions(path if path.is_dir() else path.parent, found)
     tables = 0
     for file in files_under(path, ".csv"):
@@ -38,12 +40,28 @@ def read(path: Path) -> LabelSet:
             continue
         tables += 1
         _add_table(found, relative(file, path), headings, rows, names, images)
+        if "OriginalURL" in headings:
+            origins |= {row[headings.index("ImageID")]: dict(zip(headings, row, strict=False)) for row in rows}
     for name, (split, label_file, boxes) in images.items():
-        found.images.append(LabelledImage(name, tuple(boxes), split=split, relative=True, label_file=label_file, id=name))
+        url, licence = _origin(origins.get(name, {}))
+        found.images.append(
+            LabelledImage(name, tuple(boxes), split=split, relative=True, label_file=label_file, id=name, source_url=url, licence=licence)
+        )
     if not tables:
         found.complain(path, None, "holds no CSV file with a column ImageID", Done.REFUSED)
     found.add_categories_of_boxes()
     return found
+
+
+def _origin(row: dict[str, str]) -> tuple[str, Licence | None]:
+    """Address and licence of an image, from Open Images' own table of images."""
+    address = row.get("License", "").strip()
+    spdx = spdx_from_url(address)
+    if not spdx:
+        return row.get("OriginalURL", "").strip(), None
+    facts = {"creator": row.get("Author", ""), "creator_url": row.get("AuthorProfileURL", ""), "title": row.get("Title", "")}
+    evidence = row.get("OriginalLandingURL", "").strip() or "Open Images"
+    return row.get("OriginalURL", "").strip(), Licence(spdx, url=address, evidence=evidence, **facts)
 
 
 def _descriptions(folder: Path, found: LabelSet) -> dict[str, str]:
@@ -103,8 +121,7 @@ def write(export: Export) -> list[Path]:
             image_rows.writerow((image["name"], split, image.get("source_url", ""), image.get("author", "")))
             box_rows.writerows(_row(annotation, image, names[annotation["category_id"]]) for annotation in grouped[image["id"]])
         for name, text in ((f"{split}-annotations-bbox.csv", boxes), (f"{split}-images.csv", images)):
-            write_atomic(export.out / name, text.getvalue())
-            paths.append(export.out / name)
+            paths.append(export.write(name, text.getvalue()))
     return paths
 
 

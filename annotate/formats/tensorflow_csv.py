@@ -14,7 +14,6 @@ from pathlib import Path
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import files_under, number_from, read_rows, relative, split_of
 from annotate.validate import climbs, whole
-from collect.files import write_atomic
 
 HEADINGS = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
 _NAMES = {
@@ -105,7 +104,5 @@ def write(export: Export) -> list[Path]:
                 table.writerow((*head, names[annotation["category_id"]], plain(x), plain(y), plain(x + w), plain(y + h)))
             if not grouped[image["id"]]:
                 table.writerow((*head, "", "", "", "", ""))
-        target = export.out / f"{split}_labels.csv"
-        write_atomic(target, text.getvalue())
-        paths.append(target)
+        paths.append(export.write(f"{split}_labels.csv", text.getvalue()))
     return paths

@@ -17,7 +17,6 @@ from xml.etree import ElementTree as Xml
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import files_under, image_stem, number_from, parse_xml, relative, split_lists, split_of
 from annotate.validate import climbs, whole
-from collect.files import write_atomic
 
 _FLAGS = ("difficult", "truncated", "occluded")
 
@@ -108,14 +107,10 @@ def _write(export: Export, *, devkit: bool, images: str, suffix: bool) -> list[P
         paths.append(export.place(image, images))
         root = _document(image, grouped[image["id"]], names, devkit, folder=images, suffix=suffix)
         Xml.indent(root)
-        target = export.out / "Annotations" / f"{stem}.xml"
-        write_atomic(target, Xml.tostring(root, encoding="utf-8", xml_declaration=True))
-        paths.append(target)
+        paths.append(export.write(f"Annotations/{stem}.xml", Xml.tostring(root, encoding="utf-8", xml_declaration=True)))
         lists[image.get("split") or "train"].append(stem)
     for split, stems in lists.items():
-        target = export.out / "ImageSets" / "Main" / f"{split}.txt"
-        write_atomic(target, "".join(f"{stem}\n" for stem in stems))
-        paths.append(target)
+        paths.append(export.write(f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in stems)))
     return paths
 
 

@@ -17,7 +17,6 @@ import yaml  # type: ignore[import-untyped]
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import IMAGE_SUFFIXES, decode, files_under, number_from, read_bytes, relative, split_lists, split_of
-from collect.files import write_atomic
 
 _LISTS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt"}
 _NOT_LABELS = _LISTS | {"readme.txt", "readme.roboflow.txt", "readme.dataset.txt"}
@@ -127,9 +126,8 @@ def write(export: Export) -> list[Path]:
     for image in export.document["images"]:
         split = image.get("split") or "train"
         paths.append(export.place(image, f"images/{split}"))
-        target = export.out / "labels" / split / f"{Path(image['name']).stem}.txt"
-        write_atomic(target, "".join(_line(annotation, image, numbers) for annotation in grouped[image["id"]]))
-        paths.append(target)
+        lines = "".join(_line(annotation, image, numbers) for annotation in grouped[image["id"]])
+        paths.append(export.write(f"labels/{split}/{Path(image['name']).stem}.txt", lines))
     paths.append(_write_yaml(export))
     return paths
 
@@ -142,13 +140,13 @@ def _line(annotation: dict[str, Any], image: dict[str, Any], numbers: dict[int, 
 
 
 def _write_yaml(export: Export) -> Path:
+    """Ultralytics insists on train and val. Where the release has no val, train stands in: test must not choose a model."""
     splits = export.splits()
-    # Ultralytics wants train and val; where the release has no val its test, else its train, stands in and is named as such
-    val = "val" if "val" in splits else "test" if "test" in splits else "train"
-    document: dict[str, Any] = {"path": ".", "train": "images/train", "val": f"images/{val}"}
+    train = "train" if "train" in splits else splits[0]
+    val = "val" if "val" in splits else train
+    document: dict[str, Any] = {"path": ".", "train": f"images/{train}", "val": f"images/{val}"}
     if "test" in splits:
         document["test"] = "images/test"
     document["names"] = dict(enumerate(export.names_of_categories().values()))
-    target = export.out / "data.yaml"
-    write_atomic(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-    return target
+    note = "" if val == "val" else f"# this release has no val split: {val} stands in\n"
+    return export.write("data.yaml", note + yaml.safe_dump(document, sort_keys=False, allow_unicode=True))

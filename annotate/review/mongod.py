@@ -270,8 +270,9 @@ def _end(pid: int) -> None:
             return
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            _reap(pid)
-            if not _alive(pid):
+            alive = _alive(pid)
+            _reap(pid)  # after the look: it may have ended in between, and a zombie would stay
+            if not alive:
                 return
             time.sleep(0.05)
 

@@ -17,6 +17,7 @@ from annotate.journal import Journal
 from annotate.review import dataset as app_dataset
 from annotate.review import mongod, queue, server
 from annotate.review.dataset import Origin
+from annotate.review.effort import effort, write_report
 from annotate.review.session import Session, close_all, open_session, safe_name
 from annotate.review.verdicts import Outcome
 from annotate.review.watch import Watch
@@ -55,6 +56,8 @@ def review(console: Console, options: Options) -> None:
             _serve(session, place, dataset)
         finally:
             watch.stop()
+    with Journal(dataset.labels) as journal:
+        write_report(dataset.folder / "review-report.html", dataset.name, effort(journal))
     console.say(f"\nEverything is in {dataset.labels}; run the same command again to go on.")
 
 
@@ -78,7 +81,7 @@ def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[t
             yield open_session(app), app, database.streams
         finally:
             close_all()
-            app_dataset.disconnect(fo)
+            app_dataset.disconnect()
 
 
 def _take_over(fo: Any, dataset: Dataset) -> None:
@@ -101,18 +104,12 @@ def _tell(console: Console, session: Session, place: server.Place, options: Opti
     if not _has_display():
         port = place.port
         console.say(
-            f"There is no display here. From your own machine: `ssh -N -L {port}:127.0.0.1:{port} {getpass_user()}@THIS-MACHINE`,"
-            f" then open the address above."
+            f"There is no display here. From your own machine: `ssh -N -L {port}:127.0.0.1:{port} USER@THIS-MACHINE`,"
+            " then open the address above."
         )
     elif options.open_browser:
         webbrowser.open(url)
     session.listeners.append(lambda outcome: _report(console, session, outcome))
-
-
-def getpass_user() -> str:
-    import getpass
-
-    return getpass.getuser()
 
 
 def _has_display() -> bool:
@@ -154,6 +151,7 @@ def _serve(session: Session, place: server.Place, dataset: Dataset) -> None:
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
     """End what the server's libraries left running, so that nothing complains at exit."""
+    loop.set_exception_handler(lambda _loop, _context: None)
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()

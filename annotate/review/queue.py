@@ -1,13 +1,275 @@
-"""x"""
+"""Which images a reviewer sees, in which order, and why: cards for the App.
+
+Order: the file `queue.json` of the dataset (written by `boxwright queue`: a list of `{image, score, reason}`) with the
+suspects of `audit.json` (`{image, box, kind, score}`) mixed in by score; then what nobody looked at; judged images last.
+Near-duplicates stand side by side. Shares: every image belongs to one reviewer, and a share of `[annotate] overlap` to a
+second one besides, by rendezvous hashing, so that a new reviewer takes over some images of each and moves no other. Own
+images come first; those of others follow, so that nothing waits for somebody who left.
+"""
 
 from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
-from annotate.review import dataset as D
-from annotate.state import current
+
+import numpy as np
+
+from annotate.journal import Event, Journal, Kind, Verdict
+from annotate.review.agreement import gold_images
+from annotate.review.dataset import Card, Mark
+from annotate.review.session import GOLD, OWN, SECOND, opinions_path
+from annotate.state import ImageLabels, Labels, current
+from collect.clock import now
+from collect.definition import Definition
+from collect.errors import CorruptError
+from collect.files import exclusive, write_atomic
 from collect.ledger import Ledger
+from collect.records import ImageRecord
+from collect.workspace import Dataset, Workspace
+
+OTHERS = "others"
 
 
-def cards(workspace: Any, dataset: Any, definition: Any, journal: Any, reviewer: str, run: Any) -> Any:
-    with Ledger(dataset.ledger) as l:
-        recs = list(l.images())
-    return D.cards(dataset, recs, current(journal))
+@dataclass(frozen=True)
+class Why:
+    """Why an image is where it is in the queue; a higher score comes earlier."""
+
+    score: float
+    reason: str
+
+
+def cards(
+    workspace: Workspace, dataset: Dataset, definition: Definition, journal: Journal, reviewer: str, run: str | None = None
+) -> list[Card]:
+    """All images of a dataset as `reviewer` is to see them, in order."""
+    with Ledger(dataset.ledger) as ledger:
+        records = list(ledger.images())
+    labels = current(journal)
+    parts = assign(dataset, definition, reviewer, records, labels)
+    reasons, suspects = wanted(dataset, labels)
+    detections = detections_of(workspace, dataset, run) if run else {}
+    shown = _opinions(dataset, journal, reviewer, [image for image, part in parts.items() if part in {SECOND, GOLD}])
+    twins = duplicate_groups(records, definition.collect.near_duplicate_bits)
+    made = [
+        Card(
+            record,
+            shown.get(record.sha256) or labels.get(record.sha256, ImageLabels()),
+            dataset.image_path(record.sha256, record.extension),
+            reasons[record.sha256].reason if record.sha256 in reasons else "",
+            parts[record.sha256],
+            twins.get(record.sha256, ""),
+            tuple(suspects.get(record.sha256, ())),
+            tuple(detections.get(record.sha256, ())),
+        )
+        for record in records
+    ]
+    return _side_by_side(sorted(made, key=lambda card: _key(card, reasons)))
+
+
+def _key(card: Card, reasons: dict[str, Why]) -> tuple[bool, bool, float, str]:
+    """Sort key: waiting before judged, mine before others', wanted by score, then by hash (which is at random)."""
+    why = reasons.get(card.record.sha256)
+    waiting = card.labels.verdict in {Verdict.PENDING, Verdict.NEEDS_BOXES}
+    # An image sent back is looked at by somebody else first.
+    return not waiting, card.part == OTHERS, -(why.score if why else -1.0), card.record.sha256
+
+
+def _side_by_side(made: list[Card]) -> list[Card]:
+    """Move near-duplicates up behind the first of their group, among images of the same standing."""
+    groups: dict[tuple[str, bool], list[Card]] = {}
+    for card in made:
+        if card.duplicates:
+            groups.setdefault(_group(card), []).append(card)
+    placed: list[Card] = []
+    for card in made:
+        if not card.duplicates:
+            placed.append(card)
+        elif groups[_group(card)]:
+            placed += groups[_group(card)]
+            groups[_group(card)] = []
+    return placed
+
+
+def _group(card: Card) -> tuple[str, bool]:
+    return card.duplicates, card.labels.verdict == Verdict.PENDING
+
+
+# Shares
+
+
+def reviewers(dataset: Dataset, joining: str) -> list[str]:
+    """All who ever reviewed this dataset, `joining` included, who is noted down."""
+    path = dataset.folder / "reviewers.json"
+    with exclusive(dataset.locks / "reviewers.lock", "note down a reviewer"):
+        known: dict[str, str] = _read(path, {})
+        if joining not in known:
+            known[joining] = now()
+            write_atomic(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+    return sorted(known)
+
+
+def assign(dataset: Dataset, definition: Definition, reviewer: str, records: Sequence[ImageRecord], labels: Labels) -> dict[str, str]:
+    """For each image what it is to `reviewer`: their own, a second opinion, gold, or others'."""
+    everyone = reviewers(dataset, reviewer)
+    gold = gold_images(definition)
+    parts: dict[str, str] = {}
+    for record in records:
+        entry = labels.get(record.sha256)
+        decided = entry is not None and entry.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}
+        mine = entry is not None and entry.reviewer == f"reviewer:{reviewer}"
+        if record.sha256 in gold and decided and not mine:
+            parts[record.sha256] = GOLD
+        else:
+            parts[record.sha256] = part_of(record.sha256, reviewer, everyone, definition.annotate.overlap)
+            if parts[record.sha256] == SECOND and mine:
+                parts[record.sha256] = OWN  # they judged it when they were alone
+    return parts
+
+
+def part_of(image: str, reviewer: str, everyone: Sequence[str], overlap: float) -> str:
+    """Whose an image is by rendezvous hashing: the highest weight owns it, the second may be asked too.
+
+    >>> [part_of("ab", name, ["ann", "bob"], 0.0) for name in ("ann", "bob")]
+    ['own', 'others']
+    """
+    ranked = sorted(everyone, key=lambda name: _weight(image, name), reverse=True)
+    if ranked[0] == reviewer:
+        return OWN
+    twice = _weight(image, "") < overlap * 2**64
+    return SECOND if twice and ranked[1] == reviewer else OTHERS
+
+
+def _weight(image: str, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{image}\0{name}".encode()).digest()[:8], "big")
+
+
+def _opinions(dataset: Dataset, main: Journal, reviewer: str, images: Sequence[str]) -> Labels:
+    """The state of images shown for a second opinion: what models proposed, and nothing of what others made of it."""
+    if not images:
+        return {}
+    with Journal(opinions_path(dataset, reviewer)) as journal:
+        known = current(journal)
+        fresh = [
+            _plain(event) for image in images if image not in known for event in main.events(image=image) if event.kind == Kind.PROPOSE
+        ]
+        if fresh:
+            journal.append(fresh)
+        state = current(journal)
+    return {image: state.get(image, ImageLabels()) for image in images}
+
+
+def _plain(event: Event) -> Event:
+    """A proposal's event without its place in the other journal."""
+    return replace(event, uid="", time="", seq=0, previous=0, hash=b"")
+
+
+# Reasons
+
+
+def wanted(dataset: Dataset, labels: Labels) -> tuple[dict[str, Why], dict[str, list[Mark]]]:
+    """Reasons by image from `queue.json` and `audit.json`, and the suspect boxes to mark.
+
+    Raises:
+        CorruptError: one of the files is not what `boxwright queue` or `boxwright audit` writes.
+    """
+    reasons: dict[str, Why] = {}
+    marks: dict[str, list[Mark]] = {}
+    try:
+        for row in _rows(dataset, "queue.json"):
+            reasons[row["image"]] = Why(float(row["score"]), str(row["reason"]))
+        for row in _rows(dataset, "audit.json"):
+            _suspect(row, labels, reasons, marks)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"queue.json or audit.json of {dataset.name} is not as Boxwright writes it ({error!r}); make it anew") from error
+    return reasons, marks
+
+
+def _suspect(row: dict[str, Any], labels: Labels, reasons: dict[str, Why], marks: dict[str, list[Mark]]) -> None:
+    image, kind, score = row["image"], str(row["kind"]), float(row["score"])
+    entry = labels.get(image)
+    box = entry.boxes.get(row.get("box") or "") if entry else None
+    xywh = box.xywh if box is not None else tuple(row["bbox"]) if row.get("bbox") else None
+    guess = str(row.get("category") or (box.category if box else ""))
+    if box is not None and row.get("category") and row["category"] != box.category:
+        reason = f"model disagrees: {row['category']}?"
+    else:
+        reason = f"suspect: {kind.replace('_', ' ')}"
+    if image not in reasons or reasons[image].score < score:
+        reasons[image] = Why(score, reason)
+    if xywh is not None:
+        x, y, w, h = (float(value) for value in xywh)
+        marks.setdefault(image, []).append(Mark(f"{kind.replace('_', ' ')} {guess}".strip() + "?", (x, y, w, h), score))
+
+
+def _rows(dataset: Dataset, name: str) -> list[dict[str, Any]]:
+    """The list in a file of the dataset, bare or under `items`, `queue` or `suspects`; [] when there is no file."""
+    document = _read(dataset.folder / name, [])
+    if isinstance(document, dict):
+        document = next((document[key] for key in ("items", "queue", "suspects") if key in document), [])
+    return list(document)
+
+
+def _read(path: Any, missing: Any) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return missing
+    except ValueError as error:
+        raise CorruptError(f"{path} is not valid JSON: {error}; delete it or write it anew") from error
+
+
+# Things to look at
+
+
+def detections_of(workspace: Workspace, dataset: Dataset, run: str) -> dict[str, list[Mark]]:
+    """A run's detections on its test split, by image sha256; those under a score of .05 are left out."""
+    from annotate.coco import read
+
+    folder = workspace.run_path(run)
+    config = _read(folder / "config.json", {})
+    rows = _read(folder / "detections-test.json", [])
+    truth = read(dataset.release_path(config["release"]) / "annotations.json")
+    image_of = dict(zip(truth.image_ids_I.tolist(), truth.sha256_I, strict=True))
+    name_of = {row["id"]: row["name"] for row in config["categories"]}
+    found: dict[str, list[Mark]] = {}
+    for row in rows:
+        if row["score"] >= 0.05 and row["image_id"] in image_of:
+            x, y, w, h = (float(value) for value in row["bbox"])
+            mark = Mark(str(name_of.get(row["category_id"], row["category_id"])), (x, y, w, h), float(row["score"]))
+            found.setdefault(image_of[row["image_id"]], []).append(mark)
+    return found
+
+
+def duplicate_groups(records: Sequence[ImageRecord], bits: int) -> dict[str, str]:
+    """Images whose perceptual hashes differ in at most `bits` bits of 64, as sha256 -> name of the group."""
+    known = [record for record in records if record.phash and record.phash.strip("0")]
+    hashes_N = np.array([int(record.phash, 16) for record in known], dtype=np.uint64)
+    parent = list(range(len(known)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    for row in range(len(known) - 1):
+        near = np.flatnonzero(np.bitwise_count(hashes_N[row + 1 :] ^ hashes_N[row]) <= bits)
+        for other in near.tolist():
+            parent[root(row + 1 + other)] = root(row)
+    sizes: dict[int, int] = {}
+    for place in range(len(known)):
+        sizes[root(place)] = sizes.get(root(place), 0) + 1
+    return {known[place].sha256: known[root(place)].sha256[:8] for place in range(len(known)) if sizes[root(place)] > 1}
+
+
+def put_first(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> int:
+    """Put images (`image`, `score` in [0, 1], `reason`) at the head of `queue.json`; returns how many."""
+    images = {row["image"] for row in rows}
+    rest = [row for row in _rows(dataset, "queue.json") if row["image"] not in images]
+    top = max((float(row["score"]) for row in rest), default=0.0)
+    first = [{"image": row["image"], "score": round(top + 1.0 + row["score"], 4), "reason": row["reason"]} for row in rows]
+    write_atomic(dataset.folder / "queue.json", json.dumps(first + rest, indent=1, ensure_ascii=False) + "\n")
+    return len(first)

@@ -19,7 +19,7 @@ from annotate.review import dataset as app_dataset
 from annotate.review import verdicts
 from annotate.review.dataset import Origin
 from annotate.review.verdicts import Desk, Outcome, Shown
-from annotate.state import of_image
+from annotate.state import Labels, fold, of_image
 from collect.definition import Definition, load
 from collect.errors import NotFoundError, UsageError, unknown_name
 from collect.workspace import Dataset, Workspace
@@ -55,6 +55,8 @@ class Session:
     warnings: list[str] = field(default_factory=list)
     _opinions: Journal | None = None
     _stored: dict[str, datetime] = field(default_factory=dict)
+    _labels: Labels = field(default_factory=dict)
+    _labels_seq: int = 0
     _told: set[tuple[str, str]] = field(default_factory=set)
 
     def desk(self, part: str = OWN) -> Desk:
@@ -105,7 +107,7 @@ class Session:
         if act not in _JUDGES:
             raise unknown_name("verdict", act, _JUDGES)
         with self.lock:
-            document = self._document(sample)
+            document = self.document(sample)
             self._check_file(document)
             now = app_dataset.shown_in(document, self.definition)
             time_s = seconds if seconds is not None and 0 < seconds < PAUSE_S else None
@@ -118,7 +120,7 @@ class Session:
     def accept_above(self, sample: str, score: float) -> Outcome:
         """Accept the proposals of a sample that score at least `score`."""
         with self.lock:
-            document = self._document(sample)
+            document = self.document(sample)
             now = app_dataset.shown_in(document, self.definition)
             outcome = verdicts.accept_above(self.desk(document["part"]), now, score)
             self._show(document, now)
@@ -127,7 +129,7 @@ class Session:
     def relabel_all(self, sample: str, category: str) -> Outcome:
         """Give every box of a sample one class."""
         with self.lock:
-            document = self._document(sample)
+            document = self.document(sample)
             now = app_dataset.shown_in(document, self.definition)
             outcome = verdicts.relabel_all(self.desk(document["part"]), now, category)
             self._show(document, now, boxes=True)
@@ -140,7 +142,7 @@ class Session:
                 sample = self.judged[-1] if self.judged else sample
             if sample is None:
                 raise UsageError("there is no verdict of this review to undo yet")
-            document = self._document(sample)
+            document = self.document(sample)
             now = app_dataset.shown_in(document, self.definition)
             outcome = verdicts.undo(self.desk(document["part"]), now.image)
             if sample in self.judged:
@@ -159,9 +161,21 @@ class Session:
                 return str(found["_id"])
         return None
 
+    def sample_of(self, image: str) -> str:
+        """The sample id of an image."""
+        return app_dataset.sample_id(image)
+
+    def labels(self) -> Labels:
+        """The state of all images; only events that came since the last call are read."""
+        with self.lock:
+            seq = self.journal.head()[0]
+            fold(self.journal.rows(after=self._labels_seq, until=seq), self._labels)
+            self._labels_seq = seq
+            return self._labels
+
     def rank(self, sample: str) -> int:
         """The place of a sample in the queue, from 1."""
-        return int(self._document(sample)["rank"])
+        return int(self.document(sample)["rank"])
 
     # Losses that a person did not see
 
@@ -173,7 +187,7 @@ class Session:
     def put_back(self, sample: str, boxes: list[dict[str, Any]], why: str) -> Outcome:
         """Restore boxes that the App deleted unseen, write that down, and tell the person."""
         with self.lock:
-            document = self._document(sample)
+            document = self.document(sample)
             image = document["sha256"]
             # Later than what the App just stored, so that its state without the boxes is passed over.
             self._stored[image] = max(app_dataset.moment(), document["last_modified_at"] + timedelta(milliseconds=1))
@@ -198,7 +212,12 @@ class Session:
 
     # Inside
 
-    def _document(self, sample: str) -> dict[str, Any]:
+    def document(self, sample: str) -> dict[str, Any]:
+        """A sample as MongoDB has it.
+
+        Raises:
+            NotFoundError: the App has no such sample.
+        """
         document = self.samples.find_one({"_id": _object_id(sample)})
         if document is None:
             raise NotFoundError(f"the App has no image {sample} of {self.dataset.name}; start `boxwright review` again")

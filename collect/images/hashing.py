@@ -30,7 +30,7 @@ class Look:
 
 def phash(grey: Image.Image) -> str:
     """64-bit DCT hash of a greyscale picture as 16 hex digits (Zauner 2010: 32×32, lowest 8×8 coefficients, their median)."""
-    small = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS), dtype=np.float32)
+    small = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX), dtype=np.float32)
     rows = _dct_rows()
     bits = _bits(np.asarray(rows @ small @ rows.T, np.float32).reshape(1, _LOW * _LOW))
     return str(bits.tobytes().hex())

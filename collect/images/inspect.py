@@ -38,7 +38,7 @@ _OTHERS = {
 }  # fmt: skip
 _OURS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM")
 _ORIENTATION = 0x0112
-_WORK_SIDE = 128
+_WORK_SIDE = 64
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -142,24 +142,24 @@ def _picture(data: bytes, image: Image.Image) -> Picture:
     assert image.format is not None
     mime, extension = FORMATS[image.format]
     width, height = image.size
-    orientation = _orientation(image)
     if hasattr(image, "n_frames") and image.format != "MPO":
         image.seek(0)
     image.draft("L", (_WORK_SIDE, _WORK_SIDE))
     grey = _grey(image)
+    orientation = _orientation(image)  # after the pixels: Pillow may decode a PNG to find it, and its error would be lost here
     if orientation in _TRANSPOSE:
         grey = grey.transpose(_TRANSPOSE[orientation])
     if orientation >= 5:
         width, height = height, width
     return Picture(
         sha256=hashlib.sha256(data).hexdigest(), num_bytes=len(data), mime=mime, extension=extension, width=width, height=height,
-        orientation=orientation, phash=hashing.phash(grey), quality=quality.scores(np.asarray(grey)),
+        orientation=orientation, phash=hashing.phash(grey), quality=quality.scores(grey),
         signature=hashing.signature(grey), frames=1 if image.format == "MPO" else int(getattr(image, "n_frames", 1)),
     )  # fmt: skip
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """The first frame as greyscale upon white, its shorter side about 128–256 px."""
+    """The first frame as greyscale upon white, its shorter side about 64–128 px."""
     image.load()
     factor = min(image.size) // _WORK_SIDE
     if factor >= 2 and image.mode in {"L", "RGB", "RGBA", "CMYK"}:

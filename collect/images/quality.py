@@ -4,70 +4,81 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 _BLANK_STD = 20.0
 _DARK_LEVEL = 24
-_SHARP = 6.0
+_SOFT, _SHARP = 2, 22
+_STEP = 12
+
+Grey = NDArray[np.uint8]
+Histogram = NDArray[np.int64]
 
 
-def scores(grey_HW: NDArray[np.uint8]) -> dict[str, float]:
-    """`blank`, `dark`, `blurred`, `placeholder` and `watermark` of a greyscale picture, (H, W), upright or not."""
+def scores(grey: Image.Image) -> dict[str, float]:
+    """`blank`, `dark`, `blurred`, `placeholder` and `watermark` of an upright greyscale picture."""
+    histogram = np.array(grey.histogram(), dtype=np.int64)
+    grey_HW = np.asarray(grey)
     values = {
-        "blank": blank(grey_HW),
-        "dark": dark(grey_HW),
+        "blank": blank(histogram),
+        "dark": dark(histogram),
         "blurred": blurred(grey_HW),
-        "placeholder": placeholder(grey_HW),
+        "placeholder": placeholder(histogram),
         "watermark": banner(grey_HW),
     }
     return {name: round(value, 3) for name, value in values.items()}
 
 
-def blank(grey_HW: NDArray[np.uint8]) -> float:
+def blank(histogram_256: Histogram) -> float:
     """1 for one flat colour, 0 from a standard deviation of 20 grey levels on."""
-    return float(max(0.0, 1.0 - grey_HW.std() / _BLANK_STD))
+    levels, total = np.arange(256), int(histogram_256.sum())
+    mean = float(histogram_256 @ levels) / total
+    variance = float(histogram_256 @ (levels * levels)) / total - mean * mean
+    return float(max(0.0, 1.0 - max(0.0, variance) ** 0.5 / _BLANK_STD))
 
 
-def dark(grey_HW: NDArray[np.uint8]) -> float:
+def dark(histogram_256: Histogram) -> float:
     """The share of pixels that are all but black."""
-    return float((grey_HW < _DARK_LEVEL).mean())
+    return float(histogram_256[:_DARK_LEVEL].sum() / histogram_256.sum())
 
 
-def blurred(grey_HW: NDArray[np.uint8]) -> float:
-    """1 where no edge is sharp: the strongest hundredth of the steps between neighbours against the picture's contrast."""
-    if min(grey_HW.shape) < 3:
-        return 0.0
-    grey = grey_HW.astype(np.int16)
-    second = np.abs(4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:])
-    sharp = float(np.percentile(second, 99))
-    return float(_SHARP / (_SHARP + sharp))
-
-
-def placeholder(grey_HW: NDArray[np.uint8]) -> float:
+def placeholder(histogram_256: Histogram) -> float:
     """How much the picture looks drawn and flat, as 'image not available' does: few grey levels make up nearly all of it."""
-    shares = np.bincount(grey_HW.ravel() >> 2, minlength=64) / grey_HW.size
-    top = np.sort(shares)[::-1]
-    flat = float(top[:2].sum())
-    spread = int((shares > 0.002).sum())
+    shares = histogram_256.reshape(64, 4).sum(axis=1) / histogram_256.sum()
+    flat = float(np.sort(shares)[-2:].sum())
+    spread = int(np.count_nonzero(shares > 0.002))
     return max(0.0, min(1.0, (flat - 0.6) / 0.35)) * max(0.0, min(1.0, (24 - spread) / 12))
 
 
-def banner(grey_HW: NDArray[np.uint8]) -> float:
+def blurred(grey_HW: Grey) -> float:
+    """1 where no edge is sharp: the strongest hundredth of second differences along the rows is 2 grey levels; 0 from 22 on."""
+    if grey_HW.shape[1] < 3 or grey_HW.shape[0] < 3:
+        return 0.0
+    grey = grey_HW[::2].astype(np.int16)
+    second = np.abs(2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:])
+    counts = np.bincount(second.ravel(), minlength=511)
+    above = np.cumsum(counts[::-1])[::-1]
+    sharp = int(np.count_nonzero(above >= second.size * 0.01)) - 1  # the level that a hundredth of all steps reach
+    return max(0.0, min(1.0, 1 - (sharp - _SOFT) / (_SHARP - _SOFT)))
+
+
+def banner(grey_HW: Grey) -> float:
     """How sure a strip at the bottom or top is an agency's banner: a full-width edge, flat behind it, text upon it."""
     return max(_strip(grey_HW), _strip(grey_HW[::-1]))
 
 
-def _strip(grey_HW: NDArray[np.uint8]) -> float:
-    height = grey_HW.shape[0]
+def _strip(grey_HW: Grey) -> float:
+    height = len(grey_HW)
     lowest, highest = max(3, round(height * 0.03)), round(height * 0.2)
     if highest <= lowest:
         return 0.0
     tail = grey_HW[height - highest - 1 :].astype(np.int16)
-    steps = np.diff(tail, axis=0)
-    agree = np.maximum((steps > 12).mean(axis=1), (steps < -12).mean(axis=1))[: highest - lowest + 1]
+    steps = np.diff(tail[: highest - lowest + 2], axis=0)
+    agree = np.maximum((steps > _STEP).mean(axis=1), (steps < -_STEP).mean(axis=1))
     edge = int(agree.argmax())
+    if agree[edge] < 0.75:
+        return 0.0
     strip = tail[edge + 1 :]
-    off = np.abs(strip - np.median(strip)) > 24
-    text = float(off.mean())
-    if not 0.01 < text < 0.35:
-        return 0.0  # nothing written upon it, or no flat strip: a letterbox bar, or part of the scene
-    return float(agree[edge])
+    text = float((np.abs(strip - np.median(strip)) > 2 * _STEP).mean())
+    # Nothing written upon it is a letterbox bar, too much is a part of the scene.
+    return float(agree[edge]) if 0.01 < text < 0.35 else 0.0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import tldextract
-
-# The list in the wheel: no download, no cache folder. Private suffixes count (two people on github.io are two domains).
-_extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
+if TYPE_CHECKING:
+    from tldextract import TLDExtract
 
 
 def registrable_domain(url: str) -> str:
@@ -34,4 +33,12 @@ def domain_of_host(host: str) -> str:
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
-        return _extract(host).top_domain_under_public_suffix or host
+        return _extractor()(host).top_domain_under_public_suffix or host
+
+
+@cache
+def _extractor() -> TLDExtract:
+    """The list in the wheel: no download, no cache folder. Private suffixes count: two people on github.io are two domains."""
+    from tldextract import TLDExtract
+
+    return TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)

@@ -1,26 +1,23 @@
 """Bing Images: the results fragment `/images/async` without a browser, the page itself in Chromium where that fails.
 
-Every result carries JSON in the attribute `m` of an `a.iusc` (`murl` image, `turl` thumbnail, `purl` page, `t` title); its
-link carries the size (`expw`, `exph`). A refusal (429, a captcha) is final: the browser is no way round it.
+A refusal (429, a captcha) is final: the browser is no way round it.
 
 Cursors: `async:FIRST:MARK` and `browser:SEEN`, MARK being a hash of the last URL seen, since the end shows by repetition.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode
 
 from collect.records import Candidate, Licence
 from collect.sources.bing_api import license_filter
+from collect.sources.bing_results import Result, parse_result, parse_results, parse_suggestions, verdict
 from collect.sources.browser import Browser
 from collect.sources.challenges import challenge_in
 from collect.sources.http import Answer, Client, Declined, typed
-from collect.sources.markup import Element, elements, text_of
 from collect.sources.source import Outcome, Page, SourceSettings, or_stated, page_of, stated_licence
 
 BASE_URL = "https://www.bing.com"
@@ -35,87 +32,10 @@ _LICENSE_TYPES = {
     "Modify": "L2_L3_L5_L6",
     "ModifyCommercially": "L2_L3",
 }
-_NOTHING = ("there are no results for", "no results found for", "no_results", "b_nores")
-_CONSENT = ("bnp_btn_accept", "bnp_btn_reject", "bnp_container")
+_SEE_MORE = "a.btn_seemore"
 _RESULTS_JS = "return [...document.querySelectorAll('a.iusc, [m*=murl]')].slice(arguments[0]).map(a => [a.getAttribute('m'), a.href || ''])"
 _COUNT_JS = "return document.querySelectorAll('a.iusc, [m*=murl]').length"
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One result as the page gives it; sizes in pixels, 0 = not said."""
-
-    image_url: str
-    page_url: str
-    thumbnail_url: str
-    title: str
-    width: int
-    height: int
-
-
-def parse_results(html: str) -> list[Result]:
-    """The results of a page or fragment in its order, repetitions included.
-
-    The class `iusc` is looked for first. Where it has gone, any element with such JSON in `m` will do, with a warning.
-    """
-    everything = elements(html)
-    marked = [element for element in everything if element.has_class("iusc")]
-    results = _results(marked)
-    if not results:
-        results = _results([element for element in everything if "murl" in element.get("m")])
-        if results:
-            log.warning("Bing's results no longer have the class 'iusc'; they were read by their JSON alone")
-    return results
-
-
-def _results(found: list[Element]) -> list[Result]:
-    parsed = [parse_result(element.get("m"), element.get("href")) for element in found]
-    return [result for result in parsed if result]
-
-
-def parse_result(m: str, href: str) -> Result | None:
-    """One result from the JSON of `m` and the link to its detail view; None where there is no image in it."""
-    try:
-        values = json.loads(m)
-    except ValueError:
-        return None
-    if not isinstance(values, dict) or not isinstance(values.get("murl"), str) or not values["murl"]:
-        return None
-    sizes = parse_qs(urlsplit(href).query)
-    return Result(
-        image_url=values["murl"],
-        page_url=str(values.get("purl") or ""),
-        thumbnail_url=str(values.get("turl") or ""),
-        title=str(values.get("t") or values.get("desc") or ""),
-        width=_number(sizes.get("expw")),
-        height=_number(sizes.get("exph")),
-    )
-
-
-def parse_suggestions(html: str, query: str) -> tuple[str, ...]:
-    """The queries that a result page links to, without the one asked."""
-    found: dict[str, None] = {}
-    for element in elements(html):
-        parts = urlsplit(element.get("href")) if element.name == "a" else None
-        if parts is None or not parts.path.endswith("/images/search"):
-            continue
-        values = parse_qs(parts.query)
-        if "q" in values and not {"view", "qft", "mediaurl"} & set(values):
-            found[" ".join(values["q"][0].split())] = None
-    return tuple(text for text in found if text.casefold() != query.casefold())
-
-
-def verdict(html: str) -> tuple[Outcome, str]:
-    """What a page without results is: BLOCKED, CONSENT, EMPTY, or else LAYOUT_CHANGED."""
-    lowered = html.casefold()
-    if challenge_in(html):
-        return Outcome.BLOCKED, "Bing shows a captcha; it is not ours to solve. Wait some hours, or use another source"
-    if any(mark in lowered for mark in _NOTHING) or any(mark in text_of(html).casefold() for mark in _NOTHING):
-        return Outcome.EMPTY, "Bing has no results for this query"
-    if any(mark in lowered for mark in _CONSENT):
-        return Outcome.CONSENT, "Bing shows its consent banner and nothing behind it"
-    return Outcome.LAYOUT_CHANGED, "the page from Bing has neither results nor the words that say there are none"
 
 
 class BingImages:
@@ -152,6 +72,9 @@ class BingImages:
         _refuse(self._client, answer)
         results = parse_results(answer.text) if answer.status == 200 else []
         if not results:
+            outcome, detail = verdict(answer.text)
+            if answer.status == 200 and outcome is Outcome.EMPTY:
+                return page_of([], None, suggestions=parse_suggestions(answer.text, query), detail=detail)
             if answer.status != 200 or first == 1:
                 log.info("%s: the fragment failed (status %d); trying the browser", self.name, answer.status)
                 return None
@@ -220,10 +143,13 @@ class BingImages:
         """Scroll and press "see more" until `wanted` results are there; False when the page has no more to give."""
         while (before := self._count()) < wanted:
             self._browser.scroll_down()
-            if not self._browser.wait(lambda least=before: self._count() > least, _PATIENCE_S / 4):  # type: ignore[misc]
-                pressed = self._browser.click("a.btn_seemore")
-                if not self._browser.wait(lambda least=before: self._count() > least, _PATIENCE_S if pressed else _PATIENCE_S / 4):  # type: ignore[misc]
-                    return False
+            self._browser.wait(lambda least=before: self._count() > least or self._browser.visible(_SEE_MORE), _PATIENCE_S)  # type: ignore[misc]
+            if self._count() > before:
+                continue
+            if not self._browser.click(_SEE_MORE):
+                return False
+            if not self._browser.wait(lambda least=before: self._count() > least, _PATIENCE_S):  # type: ignore[misc]
+                return False
         return True
 
     def _candidates(self, results: list[Result], query: str, class_name: str, rank: int) -> list[Candidate]:
@@ -255,7 +181,3 @@ def _refuse(client: Client, answer: Answer) -> None:
     if challenge_in(answer.text) and not parse_results(answer.text):
         outcome, detail = verdict(answer.text)
         raise Declined(outcome, detail)
-
-
-def _number(values: list[str] | None) -> int:
-    return int(values[0]) if values and values[0].isdigit() else 0

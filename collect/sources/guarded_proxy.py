@@ -116,13 +116,13 @@ class _Handler(socketserver.BaseRequestHandler):
             host, _, port = target.rpartition(":")
             with self.server.proxy.connect(host.strip("[]"), int(port)) as upstream:
                 self.request.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
-                _relay(self.request, upstream)
+                _relay(self.request, upstream, once=False)
             return
         parts = urlsplit(target)
         with self.server.proxy.connect(parts.hostname or "", parts.port or 80) as upstream:
             path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
             upstream.sendall(f"{method} {path} HTTP/1.1\r\n".encode("latin-1") + _own_fields(fields) + rest)
-            _relay(self.request, upstream)
+            _relay(self.request, upstream, once=True)
 
 
 def _own_fields(fields: bytes) -> bytes:
@@ -131,15 +131,21 @@ def _own_fields(fields: bytes) -> bytes:
     return b"\r\n".join([*kept, b"Connection: close", b"", b""])
 
 
-def _relay(one: socket.socket, other: socket.socket) -> None:
-    """Copy both ways until either side ends or both are silent for a minute."""
-    partner = {one: other, other: one}
+def _relay(browser: socket.socket, upstream: socket.socket, *, once: bool) -> None:
+    """Copy both ways until either side ends or both are silent for a minute.
+
+    `once` = one request: what the browser sends after the answer began may be for another host, so the connection ends there.
+    """
+    answered = False
     while True:
-        ready, _, _ = select.select([one, other], [], [], _IDLE_S)
+        ready, _, _ = select.select([browser, upstream], [], [], _IDLE_S)
         if not ready:
             return
         for side in ready:
+            if side is browser and once and answered:
+                return
             data = side.recv(65536)
             if not data:
                 return
-            partner[side].sendall(data)
+            answered = answered or side is upstream
+            (upstream if side is browser else browser).sendall(data)

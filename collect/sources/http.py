@@ -41,7 +41,9 @@ class Declined(Exception):  # noqa: N818 - it is no error of ours: the other sid
 
 
 def typed(search: Callable[P, Page]) -> Callable[P, Page]:
-    """Turn a :class:`Declined` inside `search` into the page it stands for."""
+    """Make `search` end in a page: a :class:`Declined` becomes the one it stands for, and an answer that is not of the form its
+    adapter was written for becomes LAYOUT_CHANGED.
+    """
 
     @functools.wraps(search)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Page:
@@ -49,6 +51,10 @@ def typed(search: Callable[P, Page]) -> Callable[P, Page]:
             return search(*args, **kwargs)
         except Declined as declined:
             return declined.page
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            log.warning("an answer has a form that is not known (%s); --debug shows where", error)
+            log.debug("while reading it", exc_info=True)
+            return Page((), Outcome.LAYOUT_CHANGED, None, (), f"the answer has a form that is not known ({type(error).__name__}: {error})")
 
     return wrapped
 

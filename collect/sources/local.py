@@ -143,7 +143,7 @@ class Folder:
     def search(self, query: str, class_name: str, cursor: str | None) -> Page:
         """A thousand files in the order of their paths, those after `cursor` (a path below the folder)."""
         own = self._folder / class_name
-        every = self._names_below(own if class_name and own.is_dir() else self._folder)
+        every = self._names_below(own if own.is_dir() and own.resolve().parent == self._folder else self._folder)
         names = every[bisect.bisect_right(every, cursor) if cursor else 0 :]
         candidates = [
             Candidate(

@@ -1,39 +1,31 @@
 """`page:URL`: every image that a page shows, read from its document in Chromium after its scripts have run.
 
-`<img>`, `srcset` (the largest), `<picture>`, lazy attributes, links to image files, CSS backgrounds (inline, in `<style>`, and as
-computed), `<video poster>`, `og:image`; relative to `<base href>`.
+Before the visit robots.txt and tdmrep.json are asked, after it the page's own words: `X-Robots-Tag`, `TDM-Reservation`, robots meta.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import PurePosixPath
-from urllib.parse import urldefrag, urljoin, urlsplit
+import asyncio
 
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from collect.errors import UsageError
-from collect.net.robots import opted_out, tdm_header
-from collect.records import Candidate, Licence
+from collect.net.address import AddressGuard
+from collect.net.fetch import Fetcher, FetchLimits
+from collect.net.robots import RobotsCache, opted_out, tdm_header
+from collect.net.throttle import Throttle
+from collect.records import Candidate, Licence, Reason
 from collect.sources.browser import Browser
 from collect.sources.challenges import challenge_in
-from collect.sources.http import typed
-from collect.sources.local import ENDINGS
-from collect.sources.markup import Element, elements, largest_of
+from collect.sources.http import typed, user_agent
+from collect.sources.markup import elements
+from collect.sources.page_images import parse_page
 from collect.sources.source import Outcome, Page, SourceSettings, or_stated, page_of, stated_licence
 
-#: Where lazy loaders keep the real URL, in the order in which they are believed.
-_LAZY = (
-    "data-original", "data-src", "data-lazy-src", "data-lazy", "data-hi-res-src", "data-full", "data-full-src", "data-large-file",
-    "data-image", "data-img-url", "data-echo", "data-url", "data-bg", "data-background", "data-background-image",
-)  # fmt: skip
-_LAZY_SETS = ("data-srcset", "data-lazy-srcset", "srcset", "imagesrcset")
-_OG = frozenset({"og:image", "og:image:url", "og:image:secure_url", "twitter:image", "twitter:image:src"})
 _OPT_OUTS = frozenset({"noai", "noimageai", "noml", "noindex", "noimageindex", "none"})
-_CSS_URL = re.compile(r"url\(\s*(?:\"([^\"]*)\"|'([^']*)'|([^)\s]+))\s*\)")
 _MOST_SCROLLS = 30
+#: Fewer images than this may be the furniture of a captcha.
 _FEW = 3
 _BACKGROUNDS_JS = """
 const found = new Set();
@@ -55,45 +47,6 @@ return ['X-Robots-Tag', 'TDM-Reservation'].map(name => request.getResponseHeader
 _HEIGHT_JS = "return document.documentElement.scrollHeight"
 
 
-@dataclass(frozen=True)
-class Shown:
-    """An image that a page shows; sizes as its attributes state them, 0 = not stated."""
-
-    url: str
-    title: str = ""
-    width: int = 0
-    height: int = 0
-
-
-def parse_page(html: str, url: str, backgrounds: Iterable[str] = ()) -> list[Shown]:
-    """The images of a document, each URL once, in the order of the page. `backgrounds` are computed CSS values."""
-    everything = elements(html)
-    base = next((element.get("href") for element in everything if element.name == "base" and element.get("href")), "")
-    root = urljoin(url, base)
-    found: dict[str, Shown] = {}
-    for shown in [*_shown(everything), *(Shown(entry) for value in backgrounds for entry in css_urls(value))]:
-        try:
-            absolute = urldefrag(urljoin(root, shown.url.strip())).url
-            fetchable = urlsplit(absolute).scheme in {"http", "https"} and bool(urlsplit(absolute).hostname)
-        except ValueError:
-            continue
-        if fetchable and (absolute not in found or (shown.title and not found[absolute].title)):
-            found[absolute] = Shown(absolute, shown.title, shown.width, shown.height)
-    return list(found.values())
-
-
-def css_urls(css: str) -> Iterator[str]:
-    """What stands in the `url(…)` of a piece of CSS, without `data:`.
-
-    >>> list(css_urls("background: url('a.png'), url(b.jpg) no-repeat; src: url(data:x)"))
-    ['a.png', 'b.jpg']
-    """
-    for quoted, single, bare in _CSS_URL.findall(css):
-        value = quoted or single or bare
-        if value and not value.startswith("data:"):
-            yield value
-
-
 def opt_out(html: str) -> str:
     """What a page's robots meta element says against collecting its images; "" = nothing."""
     for element in elements(html):
@@ -104,61 +57,16 @@ def opt_out(html: str) -> str:
     return ""
 
 
-def _shown(everything: list[Element]) -> Iterator[Shown]:
-    alternatives: list[str] = []
-    for element in everything:
-        if "picture" not in element.inside:
-            alternatives = []
-        if element.name == "source" and "picture" in element.inside:
-            alternatives += [element.get(name) for name in _LAZY_SETS if element.get(name)]
-        elif element.name in {"img", "amp-img"}:
-            yield from _of_img(element, alternatives)
-            alternatives = []
-        else:
-            yield from _of_other(element)
-        if element.get("style"):
-            yield from (Shown(entry) for entry in css_urls(element.get("style")))
-
-
-def _of_img(element: Element, alternatives: list[str]) -> Iterator[Shown]:
-    """One image: the largest of all its sets, else its lazy URL, else its `src`."""
-    sets = [element.get(name) for name in _LAZY_SETS if element.get(name)] + alternatives
-    lazy = next((element.get(name) for name in _LAZY if _is_reference(element.get(name))), "")
-    url = largest_of(", ".join(sets)) or lazy or element.get("src")
-    width, height = _pixels(element.get("width")), _pixels(element.get("height"))
-    if url and not url.startswith("data:") and not (0 < width <= _FEW and 0 < height <= _FEW):
-        own = url == element.get("src")
-        yield Shown(url, element.get("alt") or element.get("title"), width if own else 0, height if own else 0)
-
-
-def _of_other(element: Element) -> Iterator[Shown]:
-    if element.name == "a" and _ends_like_image(element.get("href")):
-        yield Shown(element.get("href"), element.get("title"))
-    elif element.name == "meta" and (element.get("property") or element.get("name")).casefold() in _OG:
-        yield Shown(element.get("content"))
-    elif element.name == "link" and (element.get("rel") == "image_src" or element.get("as") == "image"):
-        yield Shown(largest_of(element.get("imagesrcset")) or element.get("href"))
-    elif element.name == "video" and element.get("poster"):
-        yield Shown(element.get("poster"))
-    elif element.name == "input" and element.get("type") == "image":
-        yield Shown(element.get("src"), element.get("alt"))
-    elif element.name == "style":
-        yield from (Shown(entry) for entry in css_urls(element.text) if _ends_like_image(entry))
-    else:
-        yield from (Shown(element.get(name)) for name in _LAZY if _ends_like_image(element.get(name)))
-
-
-def _is_reference(value: str) -> bool:
-    return bool(value) and not value.startswith(("data:", "{", "["))
-
-
-def _ends_like_image(value: str) -> bool:
-    return PurePosixPath(value.partition("?")[0].partition("#")[0]).suffix[1:].casefold() in ENDINGS
-
-
-def _pixels(value: str) -> int:
-    digits = value.strip().removesuffix("px")
-    return int(digits) if digits.isdigit() else 0
+async def refusal(url: str, settings: SourceSettings) -> str:
+    """Why robots.txt or tdmrep.json forbid a page, or "". An address that is refused is left to the browser's guard to explain."""
+    limits = FetchLimits(deadline_s=settings.timeout_s)
+    fetcher = Fetcher(AddressGuard(settings.allow_addresses), Throttle(1, 1), limits, user_agent(settings.contact))
+    async with fetcher:
+        rules = await RobotsCache(fetcher).rules(URL(url))
+    lost = rules.refusal(url)
+    if lost is not None and lost.reason != Reason.ADDRESS:
+        return lost.detail
+    return "tdmrep.json reserves it" if rules.reserved(URL(url).path) else ""
 
 
 class AnyPage:
@@ -171,6 +79,7 @@ class AnyPage:
         self.url = name.partition(":")[2]
         if not self.url.startswith(("http://", "https://")):
             raise UsageError(f"'{self.url}' is no page; write page:https://…")
+        self._settings = settings
         self._stated = stated_licence(settings)
         self._browser = Browser(settings)
 
@@ -178,6 +87,8 @@ class AnyPage:
     def search(self, query: str, class_name: str, cursor: str | None) -> Page:
         """All the page's images at once; `cursor` says nothing here."""
         del cursor
+        if self._settings.polite and (why := asyncio.run(refusal(self.url, self._settings))):
+            return Page((), Outcome.BLOCKED, None, (), f"{self.url} is not to be read: {why}")
         browser = self._browser
         browser.open(self.url)
         status = int(browser.script(_STATUS_JS) or 0)

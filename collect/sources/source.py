@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from importlib import metadata
 from typing import Protocol, cast
 
 from collect.clock import now
@@ -151,6 +152,8 @@ PREFIXED: dict[str, str] = {
     "folder:": "collect.sources.local:Folder",
     "video:": "collect.sources.video:Video",
 }
+#: Entry-point group by which other packages add sources: a callable that takes a name and settings.
+OUTSIDERS = "boxwright.sources"
 
 
 class _Opener(Protocol):
@@ -165,10 +168,13 @@ def open_source(name: str, settings: SourceSettings) -> Source:
         NotFoundError: its file or folder is not there.
     """
     place = SOURCES.get(name) or next((place for prefix, place in PREFIXED.items() if name.startswith(prefix) and name != prefix), None)
-    if place is None:
-        raise unknown_name("source", name, [*SOURCES, "page:URL", "urls:FILE", "folder:DIR", "video:FILE"])
-    module, _, attribute = place.partition(":")
-    return cast("_Opener", getattr(importlib.import_module(module), attribute))(name, settings)
+    if place is not None:
+        module, _, attribute = place.partition(":")
+        return cast("_Opener", getattr(importlib.import_module(module), attribute))(name, settings)
+    outside = {entry.name: entry for entry in metadata.entry_points(group=OUTSIDERS)}
+    if name not in outside:
+        raise unknown_name("source", name, [*SOURCES, *outside, "page:URL", "urls:FILE", "folder:DIR", "video:FILE"])
+    return cast("_Opener", outside[name].load())(name, settings)
 
 
 def key_variable(name: str) -> str:

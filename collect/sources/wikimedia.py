@@ -32,6 +32,8 @@ class Wikimedia:
         self.name = name
         self._client = Client(name, settings, interval_s=1.0)
         self._options = dict(settings.options)
+        least = settings.min_side_px - 1
+        self._size = f"filew:>{least} fileh:>{least} " if least > 0 else ""  # CirrusSearch's filters by size
         self._url = f"{(settings.base_url or BASE_URL).rstrip('/')}/w/api.php"
 
     @typed
@@ -63,7 +65,7 @@ class Wikimedia:
             "maxlag": 5,
             "generator": "search",
             "gsrnamespace": 6,
-            "gsrsearch": f"filetype:bitmap {query}",
+            "gsrsearch": f"filetype:bitmap {self._size}{query}",
             "gsrlimit": PAGE_SIZE,
             "prop": "imageinfo",
             "iiprop": "url|size|mime|sha1|extmetadata",

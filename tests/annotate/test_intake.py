@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +23,8 @@ from annotate.intake import Outcome, Request, take_in
 from annotate.journal import Journal, Kind, Verdict
 from annotate.state import current
 from collect import definition
-from collect.errors import NotFoundError, UsageError
+from collect.errors import BusyError, NotFoundError, StorageError, UsageError
+from collect.files import exclusive
 from collect.ledger import Ledger
 from collect.licenses import USER_SUPPLIED, allows
 from collect.records import Reason, State
@@ -170,13 +175,36 @@ def test_a_dry_run_writes_nothing(workspace, one_image):
 
 
 def test_a_full_disk_leaves_no_labels(small_disk, real_data):
-    from collect.errors import StorageError
-
     dataset = Workspace.at(small_disk).new_dataset("full")
     with pytest.raises(StorageError, match="full"):
         bring_in(dataset, "voc", real_data / "raccoon")
     assert not dataset.definition.exists()
     assert not dataset.labels.exists()
+
+
+def test_a_killed_import_can_be_run_again(workspace, real_data):
+    """SIGKILL at several moments; whatever was there before, the last run leaves each label once."""
+    command = [sys.executable, "-m", "boxwright", "import", "killed", str(real_data / "bccd"), "--format", "voc", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "BOXWRIGHT_ROOT": str(workspace.root)}
+    for delay_s in (0.6, 1.0, 1.6):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay_s)
+        process.kill()
+        process.wait()
+        dataset = workspace.new_dataset("killed")
+        if dataset.labels.exists():
+            with Journal(dataset.labels) as journal:
+                assert sum(event.kind == Kind.IMPORT for event in journal.events()) in {0, 4886}  # all or nothing
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert sum(len(entry.present()) for entry in labels_of(workspace.new_dataset("killed")).values()) == 4886
+    assert len(records_of(workspace.new_dataset("killed"))) == 364
+
+
+def test_an_import_waits_for_no_collector(workspace, one_image):
+    dataset = workspace.new_dataset("busy")
+    with exclusive(dataset.locks / "collect", "collect busy"), pytest.raises(BusyError, match="collect busy"):
+        bring_in(dataset, "coco", one_image)
+    assert not dataset.definition.exists()
 
 
 def test_absent_paths_and_formats_are_said(workspace, tmp_path):

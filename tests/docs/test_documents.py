@@ -6,8 +6,9 @@ import re
 import shlex
 from pathlib import Path
 
-import boxwright
 import pytest
+
+import boxwright
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

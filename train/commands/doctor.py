@@ -126,9 +126,9 @@ def _disk(console: Console) -> Finding:
 
 
 def _weights(_console: Console) -> Finding:
-    from train.fitting.weights import imagenet_mobilenet_v2_path
+    from train.fitting.weights import MEMBER_SHA256, cache_folder
 
-    path = imagenet_mobilenet_v2_path()
+    path = cache_folder() / f"mobilenet_v2-{MEMBER_SHA256[:8]}.pt"
     if path.is_file():
         return Finding("weights", True, f"MobileNetV2 on ImageNet at {path}")
     return Finding("weights", False, "MobileNetV2's ImageNet weights are not in the cache", "boxwright doctor --fix", needed=False)

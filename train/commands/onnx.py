@@ -39,8 +39,8 @@ class Onnx:
             return {"path": str(out)}
         done = export(load_detector(run_path), out, images)
         console.out(
-            f"wrote {done.path} ({done.path.stat().st_size / 1e6:.1f} MB, exporter '{done.exporter}'): on {done.images} real images onnxruntime"
-            f" finds the same {done.boxes} boxes (IoU ≥ {SAME_IOU}, scores within {SAME_SCORE});"
+            f"wrote {done.path} ({done.path.stat().st_size / 1e6:.1f} MB, exporter '{done.exporter}'): on {done.images} real images"
+            f" onnxruntime finds the same {done.boxes} boxes (IoU ≥ {SAME_IOU}, scores within {SAME_SCORE});"
             f" OpenCV's DNN module {done.opencv}"
         )
         return {**vars(done), "path": str(done.path)}

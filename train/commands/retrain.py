@@ -9,11 +9,9 @@ from annotate.release import Options as ReleaseOptions
 from annotate.release import make_release
 from collect import definition
 from collect.console import Console
+from train.commands.train import add_settings, given_settings
 from train.loop import champion
 from train.loop.retrain import Request, retrain
-
-#: Options that go to the training as they are, by their name there.
-_TRAINING = ("detector", "epochs", "batch_size", "image_size", "learning_rate", "seed", "device", "time_budget_s", "workers")
 
 
 class Retrain:
@@ -24,15 +22,7 @@ class Retrain:
         parser.add_argument("--allow-unreviewed", action="store_true", help="release pending images that have boxes or proposals, too")
         parser.add_argument("--force", action="store_true", help="promote whatever the gate says; recorded in gate.json and champion.json")
         parser.add_argument("--cold", action="store_true", help="begin from pretrained weights, not from the champion")
-        parser.add_argument("--detector", help="default: the champion's, else [train] detector")
-        parser.add_argument("--epochs", type=int, metavar="N")
-        parser.add_argument("--batch-size", type=int, metavar="N")
-        parser.add_argument("--image-size", type=int, metavar="PX")
-        parser.add_argument("--learning-rate", type=float, metavar="R")
-        parser.add_argument("--seed", type=int, metavar="N")
-        parser.add_argument("--device", help="cpu or cuda (default: what there is)")
-        parser.add_argument("--time-budget", type=float, metavar="S", dest="time_budget_s", help="end the training after so many seconds")
-        parser.add_argument("--workers", type=int, metavar="N", help="loader processes")
+        add_settings(parser, "--release")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)
@@ -41,7 +31,7 @@ class Retrain:
             now = champion.read(dataset)
             console.out(f"would train on {made.version} and compare with {now.run if now else 'no champion yet'}")
             return {"release": made.version, "champion": now.run if now else None}
-        options = {name: value for name in _TRAINING if (value := getattr(arguments, name)) is not None}
+        options = given_settings(arguments)
         request = Request(
             console.workspace, arguments.name, options, unreviewed=arguments.allow_unreviewed, force=arguments.force, cold=arguments.cold
         )

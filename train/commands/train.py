@@ -40,23 +40,35 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
 }
 
 
+def add_settings(parser: ArgumentParser, *without: str) -> None:
+    """Every setting of a training as an option; `retrain` takes the same, without the release, which it makes itself."""
+    for option, (setting, kind, text) in _SETTINGS.items():
+        if option in without:
+            continue
+        parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
+    parser.add_argument("--amp", action="store_const", const="bf16", dest="precision", help="the same as --precision bf16")
+    parser.add_argument("--compile", action="store_const", const=True, dest="compile", help="torch.compile the detector")
+    parser.add_argument("--tensorboard", action="store_const", const=True, dest="tensorboard", help="also write TensorBoard's events")
+
+
+def given_settings(arguments: Namespace) -> dict[str, Any]:
+    """The settings that were given, by their names in :class:`train.fitting.config.TrainConfig`."""
+    names = [*(setting for setting, _, _ in _SETTINGS.values()), "compile", "tensorboard"]
+    return {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+
+
 class Train:
     """Trains, judges and reports; the work is :func:`train.fitting.run.train_run`'s."""
 
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="the dataset")
-        for option, (setting, kind, text) in _SETTINGS.items():
-            parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
-        parser.add_argument("--amp", action="store_const", const="bf16", dest="precision", help="the same as --precision bf16")
-        parser.add_argument("--compile", action="store_const", const=True, dest="compile", help="torch.compile the detector")
-        parser.add_argument("--tensorboard", action="store_const", const=True, dest="tensorboard", help="also write TensorBoard's events")
+        add_settings(parser)
         parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         from train.fitting.run import train_run, what_would_be_done
 
-        settings = [*(setting for setting, _, _ in _SETTINGS.values()), "compile", "tensorboard", "resume"]
-        options = {name: value for name in settings if (value := getattr(arguments, name)) is not None}
+        options = given_settings(arguments) | ({"resume": arguments.resume} if arguments.resume else {})
         if console.dry_run:
             plan = what_would_be_done(console.workspace, arguments.name, options)
             console.table(["setting", "value"], [[key, str(value)] for key, value in plan.items()])

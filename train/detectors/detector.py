@@ -234,6 +234,7 @@ DETECTORS: dict[str, str] = {
     "rfcn_resnet50": "train.detectors.rfcn:rfcn_resnet50",
     "fast_rcnn_mobilenet_v2": "train.detectors.fast_rcnn:fast_rcnn_mobilenet_v2",
     "fast_rcnn_resnet18": "train.detectors.fast_rcnn:fast_rcnn_resnet18",
+    "two-phase": "train.detectors.two_phase:two_phase",
     "dfine_n": f"{_TRANSFORMERS}:dfine_n",
     "dfine_s": f"{_TRANSFORMERS}:dfine_s",
     "dfine_m": f"{_TRANSFORMERS}:dfine_m",

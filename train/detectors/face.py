@@ -54,6 +54,10 @@ class FaceDetector:
     min_tile_px: int = 200
     overlap_iou: float = 0.35
 
+    def __deepcopy__(self, memo: object) -> FaceDetector:
+        """Itself: it holds nothing that changes, and OpenCV's network cannot be copied."""
+        return self
+
     @cached_property
     def weights_sha256(self) -> str:
         return sha256_file(self.folder / WEIGHTS)

@@ -66,7 +66,7 @@ class _Backbone(nn.Module):
     def __init__(self, body: nn.Sequential, channels: int) -> None:
         super().__init__()
         self.body = body
-        self.reduce = nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(inplace=True))
+        self.reduce = nn.Sequential(nn.Conv2d(channels, WIDTH, 1), nn.ReLU(inplace=True))
         self.out_channels = WIDTH
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ from train.judging.matching import Matches, match
 
 #: Images by number of boxes: (name, least, most).
 COUNTS = (("no box", 0, 0), ("1 box", 1, 1), ("2–4 boxes", 2, 4), ("5–9 boxes", 5, 9), ("10 boxes or more", 10, 10**9))
+#: Groups of images that are told apart at most.
+MOST_SLICES = 40
 
 
 @dataclass(frozen=True)
@@ -104,16 +106,17 @@ def by_count(evaluation: Evaluation) -> list[dict[str, Any]]:
 def slices(evaluation: Evaluation, images: Iterable[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
     """AP by an image field of the COCO document (`source`, `domain`, `query`; a text or a list of texts).
 
-    [] where the images do not have it, or all have the same; the largest group first.
+    [] where the images do not have it, or all have the same; the largest :data:`MOST_SLICES` groups, largest first.
     """
     groups: dict[str, list[int]] = {}
     for image in images:
         values = image.get(key)
         for value in values if isinstance(values, list) else [values]:
-            groups.setdefault(str(value) if value not in {None, ""} else "(none)", []).append(image["id"])
+            groups.setdefault("(none)" if value in (None, "") else str(value), []).append(image["id"])
     if len(groups) < 2:
         return []
-    return of_groups(evaluation, {name: groups[name] for name in sorted(groups, key=lambda name: (-len(groups[name]), name))})
+    ranked = sorted(groups, key=lambda name: (-len(groups[name]), name))
+    return of_groups(evaluation, {name: groups[name] for name in ranked[:MOST_SLICES]})
 
 
 def of_groups(evaluation: Evaluation, groups: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:

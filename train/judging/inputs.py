@@ -6,6 +6,7 @@ Nothing here carries annotation ids: the engines number both sides from 1, which
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from collect.errors import CorruptError, NotFoundError, UsageError
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 
@@ -108,6 +111,8 @@ def truth(document: Document) -> Truth:
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptError(f"the ground truth is no COCO detection file: {_reason(error)}") from error
+    if any(entry.get("id") == 0 for entry in annotations):
+        logger.warning("the ground truth has an annotation id 0, which was renumbered: pycocotools would take a match with it for none")
     _check_known(result, result.image_ids_A, result.category_ids_A, "annotations of the ground truth", CorruptError)
     return result
 

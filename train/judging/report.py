@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from annotate.coco import Document
 from collect.files import write_atomic
-from train.judging import charts, diagnosis, intervals
+from train.judging import charts, diagnosis, errors_view, intervals
 from train.judging.charts import Axis, Series
 from train.judging.contact_sheet import sheets
 from train.judging.error_kinds import error_kinds
@@ -29,7 +29,7 @@ _RESULTS = {"train", "val", "test", "stats", "per_category", "intervals", "categ
 
 
 def write(run_path: Path, split: str = "", *, resamples: int = RESAMPLES) -> Path:
-    """Write `report.html` into the run's folder and return its path.
+    """Write `report.html`, and `errors-<split>.json` for the review, into the run's folder; returns the page's path.
 
     `split` "" = the first of test, val, train that has images. Reads config.json, metrics.csv, metrics.json,
     `detections-<split>.json` and the release with its images.
@@ -42,6 +42,7 @@ def write(run_path: Path, split: str = "", *, resamples: int = RESAMPLES) -> Pat
     split = run.choose_split(split)
     document = run.ground_truth(split)
     evaluation = evaluate(document, read_detections(run.detections(split)))
+    errors_view.write(run.path, split, evaluation, document)
     target = run.path / "report.html"
     write_atomic(target, page("report.html", _content(run, split, document, evaluation, resamples)))
     return target

@@ -95,7 +95,7 @@ def permutation_test(table_ND: Floats, is_new_N: NDArray[np.bool_], rng: np.rand
 def _words_source(old: Sequence[ImageRecord], new: Sequence[ImageRecord]) -> str:
     shares = [Counter(record.source for record in group) for group in (old, new)]
     gaps = {name: shares[1][name] / max(len(new), 1) - shares[0][name] / max(len(old), 1) for name in {*shares[0], *shares[1]}}
-    name = max(gaps, key=lambda key: (abs(gaps[key]), key), default="")
+    name = max(gaps, key=lambda key: (gaps[key], key), default="")
     return (
         f"'{name}' brought {shares[1][name] / max(len(new), 1):.0%} of the new images, {shares[0][name] / max(len(old), 1):.0%} of the old"
     )

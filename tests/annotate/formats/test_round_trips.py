@@ -161,3 +161,14 @@ def test_plain_numbers_read_back_to_the_same_double(number):
     text = plain(number)
     assert float(text) == number
     assert "e" not in text
+
+
+def test_yolo_without_val_never_lets_test_choose_the_model(store, tmp_path):
+    size = {"width": 9, "height": 9}
+    images = [{"id": n, "file_name": f"{n:064x}.jpg", "sha256": f"{n:064x}", "split": s, **size} for n, s in ((1, "train"), (2, "test"))]
+    document = {"images": name_images(images), "annotations": [], "categories": CATEGORIES}
+    exporter("yolo")(Export(document, store, tmp_path, "v001"))
+    text = (tmp_path / "data.yaml").read_text()
+    assert "val: images/train" in text
+    assert "test: images/test" in text
+    assert text.startswith("# this release has no val split")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -104,6 +105,12 @@ class Site:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _browser_or_skip(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("browser") and not shutil.which("chromedriver"):
+        pytest.skip("no chromedriver; run `sudo apt-get install -y chromium chromium-driver`")
 
 
 @pytest.fixture

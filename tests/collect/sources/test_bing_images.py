@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from collect.sources.bing_images import parse_results, parse_suggestions, verdict
+from collect.sources.bing_results import parse_results, parse_suggestions, verdict
 from collect.sources.source import Outcome, SourceSettings, open_source
 
 
@@ -89,6 +89,14 @@ def test_search__captcha_does_not_start_a_browser(site, reply, real_data):
     page = source(site).search("cat", "cat", None)
     assert page.outcome is Outcome.BLOCKED
     assert "captcha" in page.detail
+    assert site.count("/images/search") == 0
+
+
+def test_search__a_fragment_that_says_there_is_nothing_starts_no_browser(site, reply):
+    site.route("/images/async", reply("<h2>There are no results for <b>xyzzy</b></h2>"))
+    page = source(site).search("xyzzy", "cat", None)
+    assert page.outcome is Outcome.EMPTY
+    assert page.dry
     assert site.count("/images/search") == 0
 
 

@@ -11,9 +11,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collect.errors import MissingServiceError, UsageError
@@ -23,7 +24,8 @@ from collect.sources.chromium import find_browser
 from collect.sources.guarded_proxy import GuardedProxy
 from collect.sources.http import Declined
 from collect.sources.markup import elements, largest_of, srcset_entries, text_of
-from collect.sources.page import opt_out, parse_page
+from collect.sources.page import opt_out
+from collect.sources.page_images import parse_page
 from collect.sources.source import Outcome, SourceSettings, open_source
 
 BASE = "https://site.example/dir/page.html"
@@ -80,6 +82,7 @@ def test_parse_page__computed_backgrounds_and_titles():
     assert (found[0].title, found[0].width, found[0].height) == ("A cat", 640, 480)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_markup__takes_any_text(text):
     parse_page(text, BASE)
@@ -87,6 +90,7 @@ def test_markup__takes_any_text(text):
     elements("<img " + text)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.from_regex(r"[a-z0-9/:.?=&%-]{1,30}[a-z]", fullmatch=True), st.integers(1, 5000)), min_size=1, max_size=8))
 def test_srcset__round_trip(entries):
     text = ",\n ".join(f"{url} {width}w" for url, width in entries)
@@ -182,6 +186,41 @@ def test_proxy__trusts_one_place_only(proxy, site, reply):
     assert len(site.asked) == 1
 
 
+def test_proxy__a_second_request_goes_to_no_server_of_the_first(proxy, raw_server):
+    first, seen = raw_server
+    place = urlsplit(proxy("127.0.0.1").url)
+    head = f"GET {first}/one HTTP/1.1\r\nHost: x\r\nProxy-Connection: keep-alive\r\n\r\n".encode()
+    with socket.create_connection((place.hostname, place.port), timeout=5) as connection:
+        connection.sendall(head)
+        assert connection.recv(65536).endswith(b"ok")
+        connection.sendall(b"GET http://other.example/two HTTP/1.1\r\nHost: other.example\r\n\r\n")
+        assert connection.recv(65536) == b""
+    assert b"/one" in seen[0]
+    assert b"Connection: close" in seen[0]
+    assert b"two" not in b"".join(seen)
+
+
+@pytest.fixture
+def raw_server():
+    """A server that answers once and keeps the connection open, whatever it was asked; and what it received."""
+    seen = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run():
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(5)
+            seen.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            seen.append(connection.recv(65536))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
+    listener.close()
+    thread.join()
+
+
 # The real browser
 
 GALLERY = """<!doctype html><html><head><meta property="og:image" content="/img/og.jpg"><link rel=stylesheet href="/style.css">
@@ -216,18 +255,20 @@ def test_browser__reads_everything_and_loads_no_image(site, reply):
     assert page.dry
     assert site.count("/style.css") == 1
     assert [asked.path for asked in site.asked if asked.path.startswith("/img/")] == []
-    assert "boxwright/" in site.asked[0].headers["user-agent"]
+    assert all("boxwright/" in asked.headers["user-agent"] for asked in site.asked)
 
 
 @pytest.mark.browser
 def test_browser__outcomes(site, reply, real_data):
     port = site.url.rpartition(":")[2]
-    settings = SourceSettings(allow_addresses=("127.0.0.1",), timeout_s=20)
+    told = SourceSettings(allow_addresses=("127.0.0.1",), timeout_s=20)
     site.route("/none", reply("<p>only words</p>"))
     site.route("/captcha", reply((real_data / "pages/ecosia/search_captcha.html").read_bytes()))
     site.route("/opt-out", reply('<meta name=robots content=noai><img src="/img/a.jpg">'))
     site.route("/tagged", reply('<img src="/img/a.jpg">', headers={"X-Robots-Tag": "noimageai"}))
     site.route("/reserved", reply('<img src="/img/a.jpg">', headers={"tdm-reservation": "1"}))
+    site.route("/robots.txt", reply("User-agent: *\nDisallow: /private/", mime="text/plain"))
+    site.route("/.well-known/tdmrep.json", reply(document=[{"location": "/mined/*", "tdm-reservation": 1}]))
     site.route("/away", reply(status=302, headers={"Location": f"http://[::1]:{port}/x"}))
     expected = {
         "none": (Outcome.EMPTY, "no images"),
@@ -236,9 +277,11 @@ def test_browser__outcomes(site, reply, real_data):
         "opt-out": (Outcome.BLOCKED, "noai"),
         "tagged": (Outcome.BLOCKED, "X-Robots-Tag: noimageai"),
         "reserved": (Outcome.BLOCKED, "TDM-Reservation"),
+        "private/page": (Outcome.BLOCKED, "robots.txt forbids it"),
+        "mined/page": (Outcome.BLOCKED, "tdmrep.json"),
         "away": (Outcome.BLOCKED, "kept from ::1"),
     }
-    source = open_source(f"page:{site.url}/none", settings)
+    source = open_source(f"page:{site.url}/none", told)
     try:
         for path, (outcome, words) in expected.items():
             source.url = f"{site.url}/{path}"  # one browser for all
@@ -247,6 +290,7 @@ def test_browser__outcomes(site, reply, real_data):
             assert words in page.detail
     finally:
         source.close()
+    assert site.count("/private/") == site.count("/mined/") == 0
 
 
 @pytest.mark.browser

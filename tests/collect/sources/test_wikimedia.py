@@ -143,6 +143,12 @@ def test_search__pages_with_second_pieces(site, reply):
     assert len(site.asked) == 6
 
 
+def test_search__asks_for_the_size_that_is_wanted(site, reply):
+    site.route(PATH, commons(1, 10, reply))
+    open_source("wikimedia", SourceSettings(base_url=site.url, polite=False, min_side_px=200)).search("cat", "cat", None)
+    assert site.asked[0].parameters["gsrsearch"] == "filetype:bitmap filew:>199 fileh:>199 cat"
+
+
 def test_search__maxlag(site, reply):
     document = {"error": {"code": "maxlag", "info": "Waiting for db1: 7 seconds lagged", "lag": 7}}
     site.route(PATH, reply(document=document, headers={"Retry-After": "5"}))

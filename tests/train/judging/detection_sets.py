@@ -12,7 +12,8 @@ Pair = tuple[dict[str, Any], list[dict[str, Any]]]
 
 @st.composite
 def pairs(draw: st.DrawFn, max_images: int = 5, many: bool = False) -> Pair:
-    """Crowds, ties of score and of IoU, empty images, areas that are not w × h, id 0, categories without boxes, float boxes."""
+    """Crowds, ties of score and of IoU, empty images, areas that are not w × h or on a limit, boxes without area, id 0,
+    categories without boxes, float boxes."""
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
     images = draw(st.integers(1, max_images))
@@ -32,6 +33,7 @@ def random_pair(
     category_ids = rng.permutation(np.arange(categories) * 2 + int(rng.integers(0, 2)))
     corners = rng.uniform(0, 60, (boxes, 2))
     sizes = np.exp(rng.uniform(np.log(2), np.log(150), (boxes, 2)))
+    sizes = np.where(rng.random((boxes, 2)) < 0.1, rng.choice([0.0, 32.0, 96.0], (boxes, 2)), sizes)
     truth = np.c_[corners, sizes]
     truth = np.round(truth) if whole else truth
     document = {
@@ -55,7 +57,7 @@ def random_pair(
             base = document["annotations"][int(rng.integers(boxes))]
             noise = rng.normal(0, rng.choice([0, 0.05, 0.2]), 4) * np.repeat(base["bbox"][2:], 2)[[0, 2, 1, 3]]
             box = np.array(base["bbox"]) + noise
-            box[2:] = np.maximum(box[2:], 0.5)
+            box[2:] = np.maximum(box[2:], 0.0)
             image, category = base["image_id"], base["category_id"]
         else:
             box = np.r_[rng.uniform(0, 60, 2), np.exp(rng.uniform(0, 5, 2))]

@@ -77,7 +77,7 @@ def test_a_detector_does_not_differ_from_itself() -> None:
     worse = [entry for entry in found if entry["score"] < 0.4]
     against = paired(document, found, worse, resamples=100)
     assert against.delta_ap.high is not None and against.delta_ap.high < 0
-    assert against.better == 0.0
+    assert against.better < 0.05
     assert against.delta_ap.point == evaluate(document, worse).stats[0] - evaluate(document, found).stats[0]
 
 

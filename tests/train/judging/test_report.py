@@ -118,9 +118,15 @@ def test_the_verb_on_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert set(result["per_category"][0]) >= {"id", "name", "ap", "ap50", "ap75", "ar", "boxes", "f1", "threshold", "precision", "recall"}
     assert result["intervals"]["ap"]["low"] <= result["stats"][0] <= result["intervals"]["ap"]["high"]
     assert Path(result["report"]).is_file()
+    assert 0 < result["voc_ap50"]["eleven_point"] < 1 and 0 < result["calibration_error"] < 1
+    assert set(result["error_kinds"]) == {"Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"}
+    assert sum(row["boxes"] for row in result["per_size"][1:]) >= result["boxes"] == result["per_size"][0]["boxes"]
     errors = json.loads(Path(result["errors"]).read_text())
     assert {entry["kind"] for entry in errors} >= {"right", "Loc", "Cls", "Miss"}
     assert all(len(entry["image"]) == 64 and entry["category"] in NAMES for entry in errors)
+
+    assert boxwright.main(["evaluate", "v001-try", "--root", root, "--no-cross-check", "--json", "--resamples", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["cross_check"] == {"engine": "pycocotools", "agrees": None}
 
     assert boxwright.main(["evaluate", "v001-try", "--root", root]) == 0
     lines = capsys.readouterr().out
@@ -138,6 +144,30 @@ def test_the_verb_prints_what_pycocotools_prints(real_data: Path, capsys: pytest
     )
     ended = subprocess.run([sys.executable, "-c", code, str(gt), str(dt)], capture_output=True, text=True, check=True)
     assert ours == [line for line in ended.stdout.splitlines() if line.startswith(" Average")]
+
+
+def test_nothing_to_find_and_nothing_found_in_words(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release = run.parents[2] / "datasets" / "toys" / "releases" / "v001"
+    document = json.loads((release / "test.json").read_text())
+    gt, dt = tmp_path / "gt.json", tmp_path / "dt.json"
+    dt.write_text("[]")
+    words = ["evaluate", "--ground-truth", str(gt), "--detections", str(dt), "--resamples", "20"]
+    gt.write_text(json.dumps(document))
+    assert boxwright.main(words) == 0
+    told = capsys.readouterr()
+    assert "no detection at all, so AP is 0" in told.err and "maxDets=100 ] = 0.000" in told.out
+    gt.write_text(json.dumps({**document, "annotations": []}))
+    assert boxwright.main(words) == 0
+    told = capsys.readouterr()
+    assert "no box in the ground truth" in told.err and "maxDets=100 ] = -1.000" in told.out
+
+
+def test_dry_run_writes_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert boxwright.main(["evaluate", "v001-try", "--root", str(run.parents[2]), "--dry-run", "--resamples", "0"]) == 0
+    (run / "detections-test.json").unlink()
+    assert boxwright.main(["evaluate", "v001-try", "--root", str(run.parents[2]), "--dry-run"]) == 0
+    assert "would detect on test" in capsys.readouterr().out
+    assert not list(run.glob("*-test.json")) and not (run / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,14 @@ def test_two_detectors_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert again["rows"] == result["rows"], "what was measured is kept"
     assert len(list(runs.glob("v001-*"))) == 2
 
+    run = runs / result["rows"][0]["run"]
+    kept = json.loads((run / "detections-test.json").read_text())
+    (run / "detections-test.json").unlink()
+    assert boxwright.main(["evaluate", str(run), "--root", str(tmp_path), "--json", "--device", "cpu", "--quiet"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["stats"][0] == pytest.approx(result["rows"][0]["ap"], abs=1e-3), "evaluate detects by itself where nothing is kept"
+    assert len(json.loads((run / "detections-test.json").read_text())) == pytest.approx(len(kept), rel=0.02)
+
 
 def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainable(tmp_path)

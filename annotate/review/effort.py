@@ -1,0 +1,140 @@
+"""What a review cost: the time from image shown to verdict, and what was done to boxes in it.
+
+All of it is folded from the journal. A box counts once per verdict: one that was drawn and then moved is drawn, a proposal
+that was moved five times is one correction.
+"""
+
+from __future__ import annotations
+
+import html
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from annotate.journal import Journal, Kind
+from collect.files import write_atomic
+
+_ACTS = {Kind.DRAW: "drawn", Kind.EDIT: "corrected", Kind.ACCEPT: "untouched", Kind.DELETE: "thrown out"}
+VERDICTS = ("accepted", "rejected", "needs_boxes")
+
+
+@dataclass
+class Spent:
+    """One reviewer's work. `seconds` holds the time of every verdict that was timed, by verdict."""
+
+    verdicts: dict[str, int] = field(default_factory=dict)
+    acts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    timed_boxes: int = 0
+
+    def total_s(self) -> float:
+        """Seconds of all timed verdicts."""
+        return sum(map(sum, self.seconds.values()))
+
+    def boxes(self) -> int:
+        """Boxes that left this reviewer's hands as boxes of the dataset."""
+        return sum(self.acts.get(name, 0) for name in ("drawn", "corrected", "untouched"))
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of a report; None where nothing was timed or proposed."""
+        total_s = self.total_s()
+        proposals = sum(self.acts.get(name, 0) for name in ("corrected", "untouched", "thrown out"))
+        every = [value for values in self.seconds.values() for value in values]
+        return {
+            "verdicts": dict(self.verdicts), "acts": dict(self.acts), "boxes": self.boxes(), "hours": round(total_s / 3600, 3),
+            "seconds_per_verdict": round(statistics.median(every), 2) if every else None,
+            "seconds_by_verdict": {name: round(statistics.median(values), 2) for name, values in self.seconds.items()},
+            "boxes_per_minute": round(60 * self.timed_boxes / total_s, 2) if total_s else None,
+            "share_untouched": round(self.acts.get("untouched", 0) / proposals, 4) if proposals else None,
+        }  # fmt: skip
+
+
+@dataclass
+class Efforts:
+    """The work of all reviewers."""
+
+    by_reviewer: dict[str, Spent] = field(default_factory=dict)
+
+    def as_document(self) -> dict[str, Any]:
+        """For `--json`: reviewer -> summary."""
+        return {name: spent.summary() for name, spent in sorted(self.by_reviewer.items())}
+
+
+def effort(journal: Journal, *, until: int | None = None) -> Efforts:
+    """Fold what reviewers did, up to event `until` (that of a release) where given."""
+    result = Efforts()
+    open_acts: dict[tuple[str, str], dict[str, str]] = {}
+    for event in journal.events(until=until):
+        name = event.actor.removeprefix("reviewer:")
+        if name == event.actor:
+            continue
+        key = (event.actor, event.image)
+        if event.box:
+            _note(open_acts.setdefault(key, {}), event.box, event.kind)
+        elif event.kind == Kind.VERDICT:
+            spent = result.by_reviewer.setdefault(name, Spent())
+            _close(spent, open_acts.pop(key, {}), event.status, event.details.get("seconds"))
+    return result
+
+
+def _note(acts: dict[str, str], box: str, kind: str) -> None:
+    """What became of a box so far: what was drawn stays drawn, unless it went again."""
+    if kind == Kind.UNDO:
+        acts.pop(box, None)
+    elif kind == Kind.DELETE and acts.get(box) == Kind.DRAW:
+        del acts[box]
+    elif kind == Kind.DELETE or acts.get(box) not in {Kind.DRAW, Kind.EDIT}:
+        acts[box] = kind
+
+
+def _close(spent: Spent, acts: dict[str, str], verdict: str, seconds: float | None) -> None:
+    spent.verdicts[verdict] = spent.verdicts.get(verdict, 0) + 1
+    kept = 0
+    for kind in acts.values():
+        name = _ACTS.get(Kind(kind))
+        if name:
+            spent.acts[name] = spent.acts.get(name, 0) + 1
+            kept += name != "thrown out"
+    if seconds is not None:
+        spent.seconds.setdefault(verdict, []).append(seconds)
+        spent.timed_boxes += kept
+
+
+def write_report(path: Path, name: str, efforts: Efforts) -> None:
+    """Write what a review cost as one HTML page that needs nothing else."""
+    summaries = efforts.as_document()
+    hours = sum(row["hours"] for row in summaries.values())
+    boxes = sum(row["boxes"] for row in summaries.values())
+    cells = [
+        ("boxes", "boxes"), ("boxes_per_minute", "boxes a minute"), ("share_untouched", "share accepted untouched"),
+        ("seconds_per_verdict", "seconds a verdict (median)"), ("hours", "hours"),
+    ]  # fmt: skip
+    head = "".join(f"<th>{label}</th>" for _, label in cells)
+    rows = "".join(
+        f"<tr><td>{html.escape(reviewer)}</td><td>{_list(row['verdicts'])}</td><td>{_list(row['acts'])}</td>"
+        + "".join(f"<td class=n>{_cell(key, row[key])}</td>" for key, _ in cells)
+        + "</tr>"
+        for reviewer, row in summaries.items()
+    )
+    per_box = f", {3600 * hours / boxes:.1f} s a box" if boxes else ""
+    write_atomic(
+        path,
+        f"<!doctype html><meta charset=utf-8><title>Review of {html.escape(name)}</title><style>"
+        "body{font:15px/1.5 system-ui,sans-serif;margin:3em auto;max-width:70em;padding:0 1em;color:#222}"
+        "table{border-collapse:collapse}td,th{padding:.4em .9em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}"
+        "th{color:#666;font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}</style>"
+        f"<h1>Review of {html.escape(name)}</h1><p>{boxes} boxes in {hours:.2f} hours of timed work{per_box}."
+        " Time runs from an image shown to its verdict; pauses over five minutes are left out.</p>"
+        f"<table><tr><th>reviewer</th><th>verdicts</th><th>boxes by act</th>{head}</tr>{rows}</table>\n",
+    )
+
+
+def _list(counts: dict[str, int]) -> str:
+    return "<br>".join(f"{count} {html.escape(name.replace('_', ' '))}" for name, count in counts.items()) or "–"
+
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.0f} %" if key == "share_untouched" else f"{value:,}"

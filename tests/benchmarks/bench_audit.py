@@ -1,0 +1,310 @@
+"""Label errors injected into real sets: ours against cleanlab's ObjectLab and FiftyOne's mistakenness.
+
+    BOXWRIGHT_PEERS=VENV python tests/benchmarks/bench_audit.py [--quick] [--keep FOLDER]
+
+One box in ten gets an error of four kinds (a box left out, a box added, a class swapped, a box moved). All three methods
+judge the same cross-validated predictions. ObjectLab runs in the virtual environment VENV (`pip install cleanlab`); without
+it, it is skipped. Its threshold for overlooked boxes (.95) is lowered to .3, since few detectors are ever that sure. FiftyOne's
+mistakenness is its published formula (fiftyone.brain, DetectionMistakenness with confidences, IoU .5, class-agnostic
+matching) written out below, since the original wants a database; where it only flags (missing above a confidence of .95,
+spurious), flags are ranked by the confidence behind them, which is kinder to it.
+
+AP per kind: all entries a method offers for that kind, ranked by its score. `precision_at_100`: the first hundred entries of
+one list over all kinds, as many from each method's own scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+from annotate.boxes import iou_matrix  # noqa: E402
+from train.loop.audit import audit, from_coco  # noqa: E402
+from train.loop.folds import FoldPlan, cross_predict  # noqa: E402
+
+KINDS = ("missing", "spurious", "swapped", "misplaced")
+PLANS = {  # images, options of the folds' trainings
+    "raccoon": (200, {"image_size": 224, "epochs": 30, "time_budget_s": 40.0}),
+    "bccd": (120, {"image_size": 256, "epochs": 30, "time_budget_s": 45.0}),
+    "facemask-coco": (240, {"image_size": 320, "epochs": 30, "time_budget_s": 60.0}),
+}
+
+OBJECTLAB = """
+import json, sys, warnings
+warnings.filterwarnings("ignore")
+import numpy as np
+from cleanlab.object_detection.rank import compute_badloc_box_scores, compute_overlooked_box_scores, compute_swap_box_scores
+data = json.load(open(sys.argv[1]))
+labels = [{"bboxes": np.array(e["boxes"], dtype=float).reshape(-1, 4), "labels": np.array(e["labels"], dtype=int)} for e in data["labels"]]
+predictions = [np.array([np.array(c, dtype=float).reshape(-1, 5) for c in e] + [None], dtype=object)[:-1] for e in data["predictions"]]
+given = {"labels": labels, "predictions": predictions}
+scores = {
+    "overlooked": compute_overlooked_box_scores(**given, high_probability_threshold=0.3),
+    "badloc": compute_badloc_box_scores(**given),
+    "swap": compute_swap_box_scores(**given),
+}
+out = {name: [list(map(float, row)) for row in rows] for name, rows in scores.items()}
+json.dump(out, open(sys.argv[2], "w"))
+"""
+
+
+def voc(folder: Path, names: list[Path], images: str) -> dict:
+    classes: dict[str, int] = {}
+    document: dict = {"images": [], "annotations": [], "categories": []}
+    for number, path in enumerate(names, 1):
+        root = ET.parse(path).getroot()
+        file = next((folder / images).glob(f"{path.stem}.*"))
+        size = [int(root.findtext(f"size/{key}") or 0) for key in ("width", "height")]
+        document["images"].append({"id": number, "file_name": f"{images}/{file.name}", "width": size[0], "height": size[1], "sha256": ""})
+        for node in root.iter("object"):
+            corner = [float(node.findtext(f"bndbox/{key}") or 0) for key in ("xmin", "ymin", "xmax", "ymax")]
+            box = [corner[0] - 1, corner[1] - 1, corner[2] - corner[0] + 1, corner[3] - corner[1] + 1]
+            if min(box[2:]) > 2:
+                category = classes.setdefault(node.findtext("name") or "", len(classes) + 1)
+                document["annotations"].append({"image_id": number, "category_id": category, "bbox": box})
+    document["categories"] = [{"id": number, "name": name} for name, number in classes.items()]
+    return document
+
+
+def coco_set(folder: Path) -> dict:
+    document = json.loads((folder / "annotations/custom_train.json").read_bytes())
+    used = sorted({a["category_id"] for a in document["annotations"]})
+    place = {number: k for k, number in enumerate(used, 1)}
+    names = {c["id"]: c["name"] for c in document["categories"]}
+    return {
+        "images": [{**i, "id": i["id"] + 1, "file_name": f"train2017/{i['file_name']}", "sha256": ""} for i in document["images"]],
+        "annotations": [
+            {"image_id": a["image_id"] + 1, "category_id": place[a["category_id"]], "bbox": a["bbox"]}
+            for a in document["annotations"]
+            if min(a["bbox"][2:]) > 4
+        ],
+        "categories": [{"id": place[number], "name": names[number]} for number in used],
+    }
+
+
+def load(data: Path, name: str, most: int) -> tuple[dict, Path]:
+    folder = data / name
+    if name == "raccoon":
+        document = voc(folder, sorted((folder / "annotations").glob("*.xml")), "images")
+    elif name == "bccd":
+        folder = folder / "BCCD"
+        document = voc(folder, sorted((folder / "Annotations").glob("*.xml")), "JPEGImages")
+    else:
+        document = coco_set(folder)
+    kept = {image["id"] for image in np.random.default_rng(0).permutation(document["images"])[:most].tolist()}
+    document["images"] = [image for image in document["images"] if image["id"] in kept]
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] in kept]
+    return document, folder
+
+
+def inject(document: dict, share: float, seed: int) -> tuple[dict, dict[str, str], list[tuple[int, list[float]]]]:
+    """The document with errors, the kind of error per box id, and the boxes that were left out as (image, xywh)."""
+    rng = np.random.default_rng(seed)
+    kinds = [kind for kind in KINDS if kind != "swapped" or len(document["categories"]) > 1]
+    total = len(document["annotations"])
+    chosen = rng.permutation(total)[: round(share * total)]
+    kind_of = {int(row): kinds[place % len(kinds)] for place, row in enumerate(chosen)}
+    size = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    numbers = [c["id"] for c in document["categories"]]
+    by_image = defaultdict(list)
+    for annotation in document["annotations"]:
+        by_image[annotation["image_id"]].append(annotation["bbox"])
+    annotations, errors, left_out = [], {}, []
+
+    def put(annotation: dict, kind: str = "") -> None:
+        number = len(annotations) + 1
+        box = [float(v) for v in annotation["bbox"]]
+        annotations.append({**annotation, "bbox": box, "id": number, "box": f"b{number}", "area": box[2] * box[3], "iscrowd": 0})
+        if kind:
+            errors[f"b{number}"] = kind
+
+    for row, annotation in enumerate(document["annotations"]):
+        kind = kind_of.get(row, "")
+        width, height = size[annotation["image_id"]]
+        if kind == "missing":
+            left_out.append((annotation["image_id"], annotation["bbox"]))
+        elif kind == "swapped":
+            put({**annotation, "category_id": int(rng.choice([n for n in numbers if n != annotation["category_id"]]))}, kind)
+        elif kind == "misplaced":
+            put({**annotation, "bbox": moved(rng, annotation["bbox"], (width, height))}, kind)
+        else:
+            put(annotation)
+            if kind == "spurious":
+                added = free_box(rng, document, by_image[annotation["image_id"]], (width, height))
+                if added is not None:
+                    put({**annotation, "bbox": added, "category_id": int(rng.choice(numbers))}, kind)
+    return {**document, "annotations": annotations}, errors, left_out
+
+
+def moved(rng: np.random.Generator, box: list[float], size_wh: tuple[int, int]) -> list[float]:
+    """The box shifted and scaled so that it overlaps the true one by .3 to .65."""
+    while True:
+        x, y, w, h = box
+        shift, scale = rng.uniform(-0.4, 0.4, 2), np.exp(rng.uniform(-0.45, 0.45, 2))
+        new = [x + shift[0] * w, y + shift[1] * h, w * scale[0], h * scale[1]]
+        if 0.3 <= iou_matrix(np.array([new]), np.array([box]))[0, 0] <= 0.65:
+            return [float(v) for v in new]
+
+
+def free_box(rng: np.random.Generator, document: dict, there: list, size_wh: tuple[int, int]) -> list[float] | None:
+    """A box of a usual size where none is."""
+    for _ in range(50):
+        _, _, w, h = document["annotations"][int(rng.integers(len(document["annotations"])))]["bbox"]
+        w, h = min(w, size_wh[0] * 0.9), min(h, size_wh[1] * 0.9)
+        new = [rng.uniform(0, size_wh[0] - w), rng.uniform(0, size_wh[1] - h), w, h]
+        if iou_matrix(np.array([new]), np.array(there)).max(initial=0) < 0.1:
+            return [float(v) for v in new]
+    return None
+
+
+Entry = tuple[str, float, object, str, tuple]  # kind, score, image, box id ("" = missing), xywh seen
+
+
+def ours(document: dict, results: list[dict]) -> list[Entry]:
+    return [(s.kind, s.score, s.image, s.box, s.xywh or ()) for s in audit(*from_coco(document, results)) if s.kind in KINDS]
+
+
+def mistakenness(document: dict, results: list[dict]) -> list[Entry]:
+    """FiftyOne's formulas: class (1 ± c)/2, place (c(2i − 1) + 1)/2 with i = 2(1 − IoU), flags for missing and spurious."""
+    entries: list[Entry] = []
+    images, labels, predictions, _ = from_coco(document, results)
+    for image, truth, seen in zip(images, labels, predictions, strict=True):
+        overlap = iou_matrix(seen.boxes_D4, truth.boxes_N4)
+        free = set(range(len(truth.ids)))
+        for row in np.argsort(-seen.scores_D, kind="stable").tolist():
+            fits = [(overlap[row, k], k) for k in free if overlap[row, k] >= 0.5]
+            confidence = float(seen.scores_D[row])
+            if not fits:
+                entries.append(("missing", confidence, image, "", tuple(seen.boxes_D4[row])))
+                continue
+            iou, k = max(fits)
+            free.discard(k)
+            sign = -1.0 if truth.labels_N[k] == seen.labels_D[row] else 1.0
+            entries.append(("swapped", (sign * confidence + 1) / 2, image, truth.ids[k], ()))
+            entries.append(("misplaced", (confidence * (2 * (2 * (1 - iou)) - 1) + 1) / 2, image, truth.ids[k], ()))
+        entries += [("spurious", 1.0, image, truth.ids[k], ()) for k in sorted(free)]
+    return entries
+
+
+def objectlab(document: dict, results: list[dict]) -> list[Entry] | None:
+    venv = os.environ.get("BOXWRIGHT_PEERS")
+    if not venv:
+        return None
+    images, labels, predictions, names = from_coco(document, results)
+
+    def xyxy(boxes: np.ndarray) -> np.ndarray:
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+    given = {
+        "labels": [{"boxes": xyxy(t.boxes_N4).tolist(), "labels": t.labels_N.tolist()} for t in labels],
+        "predictions": [
+            [np.column_stack([xyxy(p.boxes_D4), p.scores_D])[p.labels_D == c].tolist() for c in range(len(names))] for p in predictions
+        ],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.json", Path(folder) / "out.json"
+        source.write_text(json.dumps(given))
+        subprocess.run([f"{venv}/bin/python", "-c", OBJECTLAB, str(source), str(target)], check=True, capture_output=True)
+        told = json.loads(target.read_text())
+    entries: list[Entry] = []
+    for place, (image, truth, seen) in enumerate(zip(images, labels, predictions, strict=True)):
+        order = [row for c in range(len(names)) for row in np.flatnonzero(seen.labels_D == c).tolist()]
+        for row, score in zip(order, told["overlooked"][place], strict=False):
+            if np.isfinite(score):
+                entries.append(("missing", 1 - score, image, "", tuple(seen.boxes_D4[row])))
+        for box, badloc, swap in zip(truth.ids, told["badloc"][place], told["swap"][place], strict=True):
+            entries.append(("misplaced", 1 - badloc, image, box, ()))
+            entries.append(("spurious", 1 - badloc, image, box, ()))
+            entries.append(("swapped", 1 - swap, image, box, ()))
+    return entries
+
+
+def judge(entries: list[Entry], errors: dict[str, str], left_out: list[tuple[int, list[float]]]) -> dict[str, float]:
+    """AP per kind, and the precision of the first hundred of all (an entry is right where it points at any error)."""
+    result: dict[str, float] = {}
+    for kind in KINDS:
+        total = len(left_out) if kind == "missing" else sum(k == kind for k in errors.values())
+        if total:
+            mine = sorted((e for e in entries if e[0] == kind), key=lambda e: -e[1])
+            result[kind] = average_precision(_right(mine, {b for b, k in errors.items() if k == kind}, left_out), total)
+    merged, used = [], set()
+    for entry in sorted(entries, key=lambda e: -e[1]):
+        key = (entry[2], entry[3]) if entry[3] else (entry[2], entry[4])
+        if key not in used:
+            used.add(key)
+            merged.append(entry)
+    result["precision_at_100"] = float(np.mean(_right(merged, set(errors), left_out)[:100]))
+    return result
+
+
+def _right(entries: list[Entry], boxes: set[str], left_out: list[tuple[int, list[float]]]) -> list[bool]:
+    waiting = defaultdict(list)
+    for image, box in left_out:
+        waiting[str(image)].append(box)
+    right = []
+    for _, _, image, box, xywh in entries:
+        if box:
+            right.append(box in boxes)
+            continue
+        there = waiting[str(image)]
+        hit = next((b for b in there if iou_matrix(np.array([xywh]), np.array([b]))[0, 0] >= 0.5), None)
+        if hit is not None:
+            there.remove(hit)
+        right.append(hit is not None)
+    return right
+
+
+def average_precision(right: list[bool], total: int) -> float:
+    hits = np.cumsum(right)
+    return float(np.sum((hits / np.arange(1, len(right) + 1))[np.array(right, dtype=bool)]) / total) if right else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="raccoon only")
+    parser.add_argument("--keep", default="", help="keep predictions here, and use them again")
+    parser.add_argument("--sets", default=",".join(PLANS))
+    arguments = parser.parse_args()
+    data = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data")
+    document: dict = {"share_of_boxes": 0.1, "sets": {}}
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in ["raccoon"] if arguments.quick else arguments.sets.split(","):
+            most, options = PLANS[name]
+            clean, folder = load(data, name, most)
+            broken, errors, left_out = inject(clean, 0.1, seed=0)
+            started = time.process_time()
+            plan = FoldPlan(2, 0, {**options, "device": "cpu", "budget_clock": "cpu"})
+            groups = [image["file_name"] for image in broken["images"]]
+            results = cross_predict(
+                broken, folder, groups, Path(arguments.keep or temporary) / name, plan, lambda t: sys.stderr.write(t + "\n")
+            )
+            trained = time.process_time() - started
+            row: dict = {
+                "images": len(clean["images"]),
+                "boxes": len(clean["annotations"]),
+                "errors": len(errors) + len(left_out),
+                "cpu_s": trained,
+            }
+            for method in (ours, objectlab, mistakenness):
+                entries = method(broken, results)
+                row[method.__name__] = judge(entries, errors, left_out) if entries is not None else "skipped: set BOXWRIGHT_PEERS"
+            document["sets"][name] = row
+            sys.stderr.write(f"{name} {json.dumps(row)}\n")
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What a person sees of a collection: the live table, its plain lines, the report, the tutorial."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import boxwright
+from collect import blobs
+from collect.contact_sheet import thumbnail, write_report
+from collect.demo.scenes import make_scene
+from collect.ledger import Counts, Ledger, Settlement
+from collect.live import Row, table_rows
+from collect.records import Candidate, ImageRecord, Licence, Reason, State
+from collect.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_table_rows__each_state_counts_for_the_steps_it_has_passed() -> None:
+    states = {"FOUND": 1, "DENIED": 2, "RETRY": 3, "INVALID": 4, "DUPLICATE": 5, "QUARANTINED": 6, "KEPT": 7}
+    counts = Counts(by_source={("s", "c", state): number for state, number in states.items()})
+    #                               found, allowed, fetched, valid, unique, kept
+    assert table_rows(counts) == [Row("s", "c", (28, 25, 22, 18, 13, 7))]
+
+
+def test_thumbnail__upright_and_small(tmp_path: Path) -> None:
+    sideways = make_scene(17)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(sideways.jpeg)
+    with Image.open(io.BytesIO(base64.b64decode(thumbnail(path).partition(",")[2]))) as small:
+        assert max(small.size) == 160
+        assert (small.width > small.height) == (sideways.size_wh[0] > sideways.size_wh[1])
+    path.write_bytes(sideways.jpeg[:500])
+    assert thumbnail(path) == ""
+
+
+def test_report__escapes_what_the_web_said(workspace: Workspace) -> None:
+    dataset = workspace.new_dataset("x")
+    scene = make_scene(0)
+    blobs.store(dataset, scene.sha256, "jpg", scene.jpeg, durable=False)
+    hostile = 'http://example.org/"><script>alert(1)</script>'
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_finds([(Candidate(hostile, "s", class_name="<b>c</b>"), "example.org"), (Candidate(hostile + "2", "s"), "example.org")])
+        first, second = ledger.lease(2)
+        record = ImageRecord(
+            scene.sha256, "jpg", 9, 9, 1, "", 9, State.KEPT, Reason.NONE, Licence(spdx="CC0-1.0"), "s", "q", "<b>c</b>", hostile, "",
+            "example.org", "2026",
+        )  # fmt: skip
+        ledger.settle([
+            Settlement(first.url_id, State.KEPT, sha256=scene.sha256, image=record),
+            Settlement(second.url_id, State.INVALID, Reason.BROKEN, "<img src=x onerror=alert(1)>"),
+        ])  # fmt: skip
+        text = write_report(dataset, ledger).read_text()
+    assert "<script>" not in text and "<img src=x" not in text and "<b>c</b>" not in text
+    assert text.count("data:image/jpeg;base64,") == 1 and "cannot be decoded to its end" in text
+
+
+def test_live__a_table_on_a_terminal(tmp_path: Path) -> None:
+    """The command on a real pseudo-terminal shows a table; its folder source needs no network."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        (pictures / f"{number}.jpg").write_bytes(make_scene(number).jpeg)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "140"}
+    command = [sys.executable, "-m", "boxwright"]
+    subprocess.run([*command, "init", "x", "--class", "c", "--root", str(tmp_path)], env=environment, cwd=ROOT, check=True)
+    outside, inside = pty.openpty()
+    words = ["collect", "x", "--source", f"folder:{pictures}", "--license", "CC0-1.0", "--root", str(tmp_path)]
+    process = subprocess.Popen([*command, *words], env=environment, cwd=ROOT, stdin=inside, stdout=inside, stderr=inside)
+    os.close(inside)
+    seen = b""
+    while True:
+        try:
+            part = os.read(outside, 65536)
+        except OSError:  # Linux ends a pseudo-terminal with EIO
+            break
+        if not part:
+            break
+        seen += part
+    os.close(outside)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert process.wait(timeout=30) == 0, text
+    for heading in ("source", "class", "found", "allowed", "fetched", "valid", "unique", "kept", "quota", "time left"):
+        assert heading in text
+    assert "3 images kept" in text
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^\$ boxwright ((?:init|collect|recheck) .+)$", (ROOT / "docs" / "collect.md").read_text(), re.M)
+)
+def test_tutorial__every_command_is_understood(line: str) -> None:
+    verb, *words = shlex.split(line)
+    boxwright.parser_for(verb, boxwright.resolve(verb)).parse_args(words)

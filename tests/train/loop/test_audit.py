@@ -1,0 +1,124 @@
+"""Error hunting: each kind of injected error comes out on top of its kind, with the models' predictions simulated."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import boxwright
+from collect.errors import UsageError
+from train.loop.audit import Labels, Predictions, Suspicion, audit, from_coco
+from train.loop.folds import assign
+
+NAMES = ["cat", "dog"]
+
+
+def world(seed: int, num_images: int = 60):
+    """Images with boxes, and predictions that are mostly right: what the audit is given."""
+    rng = np.random.default_rng(seed)
+    labels, predictions = [], []
+    for image in range(num_images):
+        spots = rng.permutation(9)[: rng.integers(2, 6)]
+        boxes = np.array([[s % 3 * 100 + 10.0, s // 3 * 100 + 10.0, 60.0, 60.0] for s in spots]) + rng.normal(size=(len(spots), 4))
+        kinds = rng.integers(0, 2, len(spots))
+        labels.append(Labels(boxes, kinds, tuple(f"{image}-{k}" for k in range(len(spots)))))
+        noise = rng.normal(size=boxes.shape) * 3
+        predictions.append(Predictions(boxes + noise, kinds.copy(), rng.uniform(0.5, 0.95, len(spots))))
+    return [f"image{k}" for k in range(num_images)], labels, predictions
+
+
+def first_of(suspects, kind):
+    return next(s for s in suspects if s.kind == kind)
+
+
+@pytest.mark.parametrize("kind", [Suspicion.MISSING, Suspicion.SPURIOUS, Suspicion.SWAPPED, Suspicion.MISPLACED])
+def test_each_error_leads_its_kind(kind):
+    images, labels, predictions = world(3)
+    victim = labels[7]
+    if kind == Suspicion.MISSING:
+        labels[7] = Labels(victim.boxes_N4[1:], victim.labels_N[1:], victim.ids[1:])
+    elif kind == Suspicion.SPURIOUS:
+        labels[7] = Labels(np.vstack([victim.boxes_N4, [[310, 10, 50, 50]]]), np.append(victim.labels_N, 0), (*victim.ids, "extra"))
+    elif kind == Suspicion.SWAPPED:
+        labels[7] = Labels(victim.boxes_N4, np.array([1 - victim.labels_N[0], *victim.labels_N[1:]]), victim.ids)
+    else:
+        labels[7] = Labels(victim.boxes_N4 + np.outer(np.arange(len(victim.ids)) == 0, [25, 20, 0, 0]), victim.labels_N, victim.ids)
+    predictions[7] = Predictions(predictions[7].boxes_D4, predictions[7].labels_D, np.full(len(predictions[7].scores_D), 0.93))
+    suspects = audit(images, labels, predictions, NAMES)
+    top = first_of(suspects, kind)
+    assert top.image == "image7"
+    assert top.box == {Suspicion.MISSING: "", Suspicion.SPURIOUS: "extra"}.get(kind, "7-0")
+    assert first_of(suspects, Suspicion.IMAGE).image == "image7"
+    assert set(top.to_json()) >= {"image", "box", "kind", "score", "why"}
+
+
+@given(st.integers(0, 1000))
+def test_scores_are_shares_and_sorted(seed):
+    suspects = audit(*world(seed, 5), NAMES)
+    scores = [s.score for s in suspects]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+
+
+def test_nothing_labelled_nothing_seen():
+    empty = Labels(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), ())
+    unseen = Predictions(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0))
+    assert audit(["a"], [empty], [unseen], NAMES) == []
+
+
+def test_from_coco__ids_become_labels():
+    document = {
+        "images": [{"id": 5, "sha256": "ab"}, {"id": 9, "sha256": "cd"}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}],
+        "annotations": [{"id": 1, "image_id": 9, "category_id": 8, "bbox": [1, 2, 3, 4], "box": "x"}],
+    }
+    images, labels, predictions, names = from_coco(document, [{"image_id": 5, "category_id": 3, "bbox": [0, 0, 2, 2], "score": 0.5}])
+    assert (images, names) == (["ab", "cd"], ["cat", "dog"])
+    assert labels[1].labels_N.tolist() == [1] and labels[1].ids == ("x",)
+    assert predictions[0].labels_D.tolist() == [0] and len(predictions[1].scores_D) == 0
+
+
+@given(st.lists(st.integers(0, 12), min_size=30, max_size=80), st.integers(2, 4))
+def test_folds_keep_groups_whole_and_even(groups, folds):
+    if len(set(groups)) < folds:
+        with pytest.raises(UsageError, match="folds"):
+            assign(groups, folds, 0)
+        return
+    fold = assign(groups, folds, 0)
+    assert all(len({int(f) for f, g in zip(fold, groups, strict=True) if g == group}) == 1 for group in set(groups))
+    sizes = np.bincount(fold, minlength=folds)
+    assert sizes.min() > 0
+    assert sizes.max() - sizes.min() <= max(np.bincount(groups))
+
+
+def test_audit_from_the_command_line(make_dataset, add_shapes, workspace, capsys):
+    dataset, _ = make_dataset("shapes", ["disc", "bar"], [])
+    words = [
+        "audit",
+        "shapes",
+        "--root",
+        str(workspace.root),
+        "--json",
+        "--folds",
+        "2",
+        "--epochs",
+        "1",
+        "--image-size",
+        "64",
+        "--device",
+        "cpu",
+    ]
+    assert boxwright.main(words) == 2, "nothing is accepted yet"
+    add_shapes(dataset, range(12))
+    assert boxwright.main(words) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["images"] == 12
+    kept = json.loads((dataset.folder / "audit.json").read_text())
+    assert kept == result["suspects"]
+    assert {s["kind"] for s in kept} <= set(Suspicion)
+    assert boxwright.main(words) == 0, "a second time nothing is trained: the folds are kept"
+    assert "training on the others" not in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""`retrain` from the command line's side: real releases, real (tiny) trainings, real gates."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import boxwright
+from annotate.journal import Journal, verdict_event
+from collect.clock import now
+from collect.console import Console
+from collect.errors import BusyError, RefusedError
+from collect.files import exclusive
+from collect.ledger import Ledger
+from collect.records import Reason, State
+from train.fitting import run as runs
+from train.loop import champion as champions
+from train.loop.retrain import STATE, Request, retrain
+
+QUICK = {"epochs": 1, "image_size": 64, "batch_size": 8, "weights": "none", "device": "cpu"}
+
+
+@pytest.fixture
+def shapes_set(make_dataset, add_shapes, workspace):
+    dataset, _ = make_dataset("shapes", ["disc", "bar"], [])
+    text = dataset.definition.read_text().replace("train = 0.7", "train = 0.5").replace("test = 0.15", "test = 0.35")
+    dataset.definition.write_text(text)
+    add_shapes(dataset, range(30))
+    return dataset
+
+
+def ask(workspace, **more) -> Request:
+    return Request(workspace, "shapes", QUICK, **more)
+
+
+def test_first_then_challenger(shapes_set, add_shapes, workspace, capsys):
+    quiet = Console(workspace, quiet=True)
+    first = retrain(ask(workspace), quiet)
+    assert (first["verdict"], first["finding"], first["delta_ap"]) == ("promoted", "first", None)
+    crowned = json.loads(shapes_set.champion.read_text())
+    assert crowned.pop("promoted_at") <= now()
+    assert crowned == {"run": first["run"], "release": "v001", "ap": first["challenger_ap"], "forced": False}
+    add_shapes(shapes_set, range(100, 112), source="elsewhere")
+    text = shapes_set.definition.read_text()
+    shapes_set.definition.write_text(text.replace("[collect]", '[[class]]\nid = 3\nname = "roof"\n\n[collect]'))
+    add_shapes(shapes_set, range(200, 210), ["roof", "disc"], source="elsewhere")
+    second = retrain(ask(workspace), Console(workspace))
+    assert "rows copied: disc, bar; new: roof" in capsys.readouterr().err
+    assert second["release"] == "v002"
+    assert second["warm_start"]["copied"] == {"disc": ["disc"], "bar": ["bar"]}
+    assert second["warm_start"]["fresh"] == ["roof"]
+    assert second["interval"][0] <= second["delta_ap"] <= second["interval"][1]
+    assert list(second["only_challenger"]) == ["roof"]
+    assert second["champion"] == (second["run"] if second["verdict"] == "promoted" else first["run"])
+    assert champions.read(shapes_set).run == second["champion"]
+    folder = shapes_set.runs / second["run"]
+    assert json.loads((folder / "gate.json").read_text())["finding"] == second["finding"]
+    assert second["drift"]["shift"]["source"]["drifted"]
+    assert "brought 100% of the new images" in (folder / "retrain.md").read_text()
+    assert not (shapes_set.runs / STATE).exists()
+
+
+def test_interrupted__goes_on_with_its_run(shapes_set, workspace, monkeypatch):
+    quiet = Console(workspace, quiet=True)
+    real_judge = runs.judge
+
+    def killed(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "judge", killed)
+    with pytest.raises(KeyboardInterrupt):
+        retrain(ask(workspace), quiet)
+    assert json.loads((shapes_set.runs / STATE).read_text())["release"] == "v001"
+    monkeypatch.setattr(runs, "judge", real_judge)
+    result = retrain(ask(workspace), quiet)
+    assert [path.parent.name for path in shapes_set.runs.glob("*/config.json")] == [result["run"]], "no second run was begun"
+    assert shapes_set.release_names() == ["v001"]
+
+
+def test_two_at_once(shapes_set, workspace):
+    with exclusive(shapes_set.locks / "retrain", "retrain shapes"), pytest.raises(BusyError, match="retrain shapes"):
+        retrain(ask(workspace), Console(workspace, quiet=True))
+
+
+def test_a_test_set_that_shrank_is_refused__revoked_images_may_go(shapes_set, add_shapes, workspace):
+    quiet = Console(workspace, quiet=True)
+    retrain(ask(workspace), quiet)
+    document = json.loads((shapes_set.releases / "v001" / "test.json").read_text())
+    lost = document["images"][0]["sha256"]
+    with Journal(shapes_set.labels) as journal:
+        journal.append([verdict_event("reviewer:ann", lost, "rejected")])
+    with pytest.raises(RefusedError, match="it is frozen"):
+        retrain(ask(workspace), quiet)
+    forced = retrain(ask(workspace, force=True), quiet)
+    assert forced["forced"] and "it is frozen" in forced["frozen"]
+    assert champions.read(shapes_set).forced
+    document = json.loads((shapes_set.releases / "v002" / "test.json").read_text())
+    with Ledger(shapes_set.ledger) as ledger:
+        ledger.set_image_state(document["images"][0]["sha256"], State.REVOKED, Reason.TAKEN_DOWN)
+    assert retrain(ask(workspace), quiet)["release"] == "v003"
+
+
+def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_shapes, workspace, capsys):
+    from annotate.release import make_release
+    from collect import definition
+
+    make_release(shapes_set, definition.load(shapes_set))
+    trained = runs.train_run(workspace, "shapes", QUICK)
+    words = [
+        "retrain",
+        "shapes",
+        "--epochs",
+        "1",
+        "--image-size",
+        "96",
+        "--device",
+        "cpu",
+        "--force",
+        "--root",
+        str(workspace.root),
+        "--json",
+    ]
+    assert boxwright.main([*words, "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"release": "v001", "champion": None}
+    assert boxwright.main(words) == 0
+    told = capsys.readouterr()
+    result = json.loads(told.out)
+    assert result["champion_before"] == trained["run"]
+    assert f"its newest run, {trained['run']}, is the champion now" in told.err
+    assert {"verdict", "delta_ap", "interval"} <= set(result)
+    _champion_goes_to_work(shapes_set, unlabelled_shapes(shapes_set, (900, 901)), workspace, capsys)
+
+
+def _champion_goes_to_work(dataset, fresh, workspace, capsys):
+    """The champion proposes on images that nobody looked at, and its doubts order them."""
+    from annotate.state import current
+
+    words = ["--root", str(workspace.root), "--device", "cpu", "--json"]
+    assert boxwright.main(["propose", "shapes", "--from", "run:champion", "--threshold", "0.03", *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["images"], told["proposals"] > 0) == (2, True)
+    run = champions.read(dataset).run
+    with Journal(dataset.labels) as journal:
+        box = next(iter(current(journal)[fresh[0].sha256].boxes.values()))
+    assert box.proposed_by == f"model:shapes/{run}"
+    assert box.category in {"disc", "bar"}
+    assert len(box.details["weights_sha256"]) == 64
+    assert boxwright.main(["queue", "shapes", *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["run"] == f"shapes/{run}"
+    assert {entry["image"] for entry in told["queue"]} == {record.sha256 for record in fresh}
+    dataset.definition.write_text(dataset.definition.read_text().replace('"disc"', '"plate"').replace('"bar"', '"rod"'))
+    assert boxwright.main(["propose", "shapes", "--from", f"run:{run}", *words]) == 4, "no category in common"

@@ -1,0 +1,88 @@
+"""`boxwright audit`: hunt for label errors with cross-validated predictions."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from annotate.document import Ids, StableIds, build
+from annotate.journal import Journal, Verdict
+from annotate.state import ImageLabels, current
+from collect import definition
+from collect.console import Console
+from collect.errors import UsageError
+from collect.files import exclusive, write_atomic
+from collect.images.duplicates import clusters
+from collect.ledger import Ledger
+from collect.records import ImageRecord
+from collect.workspace import Dataset
+
+_SHOWN = 15
+_LEAST = 0.2
+
+
+class Audit:
+    """Ranks boxes and images that look wrong to models that never saw them; writes `audit.json` for the review."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="a dataset")
+        parser.add_argument("--folds", type=int, default=4, metavar="K", help="how many parts, each judged by a model of the others")
+        parser.add_argument("--detector", default="fcos_mobilenet_v2", help="what is trained on each part (default: %(default)s)")
+        parser.add_argument("--image-size", type=int, default=320, metavar="PX")
+        parser.add_argument("--epochs", type=int, default=15, metavar="N")
+        parser.add_argument(
+            "--fold-budget", type=float, default=180.0, metavar="S", help="seconds of training a part (default: %(default)s)"
+        )
+        parser.add_argument("--device", default="auto")
+        parser.add_argument("--top", type=int, default=1000, metavar="N", help="keep the N likeliest (default: %(default)s)")
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        dataset = console.workspace.dataset(arguments.name)
+        recipe = definition.load(dataset)
+        records, document = labelled(dataset, recipe)
+        if console.dry_run:
+            console.out(f"would train {arguments.folds} small models on {len(records)} labelled images")
+            return {"images": len(records), "suspects": []}
+        from train.loop.audit import audit, from_coco
+        from train.loop.folds import FoldPlan, cross_predict
+
+        options = {
+            "detector": arguments.detector,
+            "image_size": arguments.image_size,
+            "epochs": arguments.epochs,
+            "time_budget_s": arguments.fold_budget,
+            "device": arguments.device,
+        }
+        with exclusive(dataset.locks / "audit", f"audit {dataset.name}"):
+            near = clusters([record.phash for record in records], None, recipe.collect.near_duplicate_bits)
+            groups = [record.group or f"near {cluster}" for record, cluster in zip(records, near, strict=True)]
+            plan = FoldPlan(arguments.folds, 0, options)
+            results = cross_predict(document, dataset.images, groups, dataset.folder / ".cache" / "audit", plan, console.say)
+            suspects = [s.to_json() for s in audit(*from_coco(document, results)) if s.score >= _LEAST][: arguments.top]
+            write_atomic(dataset.folder / "audit.json", json.dumps(suspects, ensure_ascii=False, indent=1) + "\n")
+        self._tell(arguments.name, suspects, console)
+        return {"images": len(records), "path": str(dataset.folder / "audit.json"), "suspects": suspects}
+
+    def _tell(self, name: str, suspects: list[dict[str, Any]], console: Console) -> None:
+        rows = [(s["kind"], s["image"][:12], float(s["score"]), s["why"]) for s in suspects if s["kind"] != "image"]
+        console.table(("kind", "image", "score", "why"), rows[:_SHOWN], title=f"{len(rows)} suspects")
+        console.out(f"`boxwright review {name}` shows them first")
+
+
+def labelled(dataset: Dataset, recipe: definition.Definition) -> tuple[list[ImageRecord], dict[str, Any]]:
+    """The images that somebody labelled and accepted, in the order of the COCO document of their boxes as they are now.
+
+    Raises:
+        UsageError: there is none.
+    """
+    with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
+        labels = current(journal)
+        records = [r for r in ledger.images() if labels.get(r.sha256, ImageLabels()).verdict == Verdict.ACCEPTED]
+    if not records:
+        raise UsageError(f"{dataset.name} has no accepted image to audit; `boxwright review {dataset.name}` or `boxwright import` first")
+    ids = Ids(StableIds({}, 1), StableIds({}, 1))
+    return records, build(recipe, records, labels, {record.sha256: "" for record in records}, ids, unreviewed=False)
+
+
+AUDIT = Audit()

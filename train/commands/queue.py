@@ -1,0 +1,100 @@
+"""`boxwright queue`: which images to look at next, and why; and which classes starve."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from typing import Any
+
+from annotate.journal import Journal, Status
+from annotate.state import Labels, current
+from collect import definition
+from collect.console import Console
+from collect.definition import Definition
+from collect.files import write_atomic
+from collect.ledger import Ledger
+from collect.records import ImageRecord
+from collect.workspace import Dataset
+from train.loop import champion, starving
+from train.loop.propose import undecided
+
+_SHOWN = 15
+
+
+class Queue:
+    """Orders the images that wait for a verdict; writes `queue.json`, which the review reads."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="a dataset")
+        parser.add_argument(
+            "--run", default="", metavar="RUN", help="whose doubts count (default: the champion, else the proposals there are)"
+        )
+        parser.add_argument("--device", default="auto")
+        parser.add_argument("--top", type=int, default=0, metavar="N", help="keep the first N (default: all)")
+        parser.add_argument("--suggest", action="store_true", help="say which classes and queries starve, as a diff of dataset.toml")
+        parser.add_argument("--apply", action="store_true", help="with --suggest: write that diff into dataset.toml")
+
+    def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        dataset = console.workspace.dataset(arguments.name)
+        recipe = definition.load(dataset)
+        with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
+            records, queries = list(ledger.images()), ledger.query_rows()
+            waiting, labels = undecided(records, journal), current(journal)
+        if arguments.suggest:
+            return _suggest(dataset, recipe, _stock(dataset, recipe, records, labels, queries), console, apply=arguments.apply)
+        from train.loop.glances import Scene, look
+
+        run = arguments.run or _champion_run(dataset)
+        scene = Scene(console.workspace, dataset, recipe, records, labels)
+        ranked = [entry.to_json() for entry in look(scene, waiting, run, arguments.device, console)][: arguments.top or None]
+        if not console.dry_run:
+            write_atomic(dataset.folder / "queue.json", json.dumps(ranked, ensure_ascii=False, indent=1) + "\n")
+        rows = [(place, entry["image"][:12], float(entry["score"]), entry["reason"]) for place, entry in enumerate(ranked[:_SHOWN], 1)]
+        console.table(("", "image", "score", "why"), rows, title=f"{len(ranked)} images wait")
+        return {"images": len(ranked), "run": run, "path": str(dataset.folder / "queue.json"), "queue": ranked}
+
+
+def _champion_run(dataset: Dataset) -> str:
+    now = champion.read(dataset)
+    return f"{dataset.name}/{now.run}" if now else ""
+
+
+def _stock(
+    dataset: Dataset, recipe: Definition, records: list[ImageRecord], labels: Labels, queries: list[dict[str, Any]]
+) -> starving.Stock:
+    boxes: Counter[str] = Counter()
+    for entry in labels.values():
+        for box in entry.boxes.values():
+            if box.status == Status.PRESENT and (current_class := recipe.current(box.category)):
+                boxes[current_class.name] += 1
+    images = Counter(found.name for record in records if (found := recipe.current(record.class_name)))
+    return starving.Stock(boxes, images, _aps(dataset), queries)
+
+
+def _aps(dataset: Dataset) -> dict[str, float]:
+    """The champion's AP per class, as its gate found it."""
+    now = champion.read(dataset)
+    path = dataset.runs / now.run / "gate.json" if now else None
+    if path is None or not path.is_file():
+        return {}
+    gate = json.loads(path.read_bytes())
+    return {**{name: row["challenger_ap"] for name, row in gate.get("classes", {}).items()}, **gate.get("only_challenger", {})}
+
+
+def _suggest(dataset: Dataset, recipe: Definition, stock: starving.Stock, console: Console, *, apply: bool) -> dict[str, Any]:
+    hungers, dry = starving.hungry(recipe, stock), starving.dry_queries(stock.queries)
+    applied = apply and not console.dry_run
+    diff = starving.change(dataset, hungers, apply=applied)
+    for hunger in hungers:
+        shown = f", AP {hunger.ap:.3f}" if hunger.ap is not None else ""
+        console.out(f"{hunger.name} starves: {hunger.boxes} boxes, {hunger.images} images{shown}")
+    for row in dry:
+        console.out(f"the query '{row['query']}' ({row['class']}) brought nothing from {row['source']} in {row['pages']} pages")
+    console.out(diff or "dataset.toml needs no change")
+    if diff and not applied:
+        console.out("`--apply` writes this")
+    return {"starving": [hunger.to_json() for hunger in hungers], "dry_queries": dry, "diff": diff, "applied": bool(diff) and applied}
+
+
+QUEUE = Queue()

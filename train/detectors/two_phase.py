@@ -1,0 +1,132 @@
+"""The two-phase detector of the seed talk: a face detector finds faces, a classifier says of which class each is.
+
+Phase one is OpenCV's SSD (:mod:`train.detectors.face`), which is not trained. Phase two is MobileNetV2 with ImageNet
+weights, frozen, and new final layers as in the talk: pooling, a hidden layer of 128, dropout, one output per class. Only
+those learn, so a release takes minutes on a CPU. Its score is the face's score times the class's probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchvision.models import mobilenet_v2
+from torchvision.ops import roi_align
+
+from annotate.coco import Category
+from collect.errors import UsageError
+from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
+from train.detectors.face import FaceDetector, find_folder
+from train.fitting import weights as pretrained
+
+CROP_PX = 128
+FEATURES = 1280
+#: How much of the surroundings a crop shows, as a share of the box on each side.
+MARGIN = 0.1
+#: How far a training crop strays from the labelled box, as a share of its sides: the face detector is no better.
+JITTER = 0.08
+FACE_LEAST = 0.3
+SCORE_LEAST = 0.02
+_CROPS_AT_ONCE = 64
+
+
+class TwoPhase(Detector):
+    """Faces by OpenCV, classes by new layers on frozen MobileNetV2 features."""
+
+    recipe = Recipe(image_size=640, learning_rate=2e-3, weight_decay=0.01, batch_size=8, backbone_rate=0.0, ema_decay=0.99)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, categories: Sequence[Category], image_size: int, faces: FaceDetector) -> None:
+        super().__init__(categories, image_size)
+        self.faces = faces
+        self.features = mobilenet_v2().features.requires_grad_(False)
+        self.hidden = nn.Sequential(nn.Dropout(0.2), nn.Linear(FEATURES, 128), nn.ReLU(inplace=True), nn.Dropout(0.5))
+        self.output = nn.Linear(128, len(self.categories))
+        self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> TwoPhase:
+        """The frozen part stays in eval mode: its batch norm keeps ImageNet's statistics."""
+        super().train(mode)
+        self.features.eval()
+        return self
+
+    def crops(self, images_B3HW: Tensor, boxes_xyxy: Sequence[Tensor]) -> Tensor:
+        """The boxes' pixels with some margin, (N, 3, CROP_PX, CROP_PX) float32 in 0..255, in the order of the boxes."""
+        wide = [torch.cat([b[:, :2] - MARGIN * (b[:, 2:] - b[:, :2]), b[:, 2:] + MARGIN * (b[:, 2:] - b[:, :2])], 1) for b in boxes_xyxy]
+        return roi_align(images_B3HW.float(), [b.float() for b in wide], CROP_PX, aligned=True)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def embed(self, crops_N3HW: Tensor) -> Tensor:
+        """The frozen part: pooled features, (N, 1280)."""
+        starts = range(0, len(crops_N3HW), _CROPS_AT_ONCE)
+        parts = [self.features((crops_N3HW[k : k + _CROPS_AT_ONCE] - self.mean) / self.std).mean(dim=(2, 3)) for k in starts]
+        return torch.cat(parts).float() if parts else crops_N3HW.new_zeros((0, FEATURES))
+
+    def logits(self, features_ND: Tensor) -> Tensor:
+        """The part that learns: class logits, (N, C)."""
+        return cast("Tensor", self.output(self.hidden(features_ND)))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross entropy of the labelled boxes' classes; the boxes stray a little, as the face detector's do."""
+        strayed = [boxes + JITTER * torch.randn_like(boxes) * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2) for boxes in batch.boxes_xyxy]
+        features = self.embed(self.crops(batch.images_B3HW, [_ordered(boxes) for boxes in strayed]))
+        logits, labels = self.logits(features), torch.cat(batch.labels)
+        if not len(labels):
+            return {"class": sum((parameter.sum() for parameter in self.output.parameters()), logits.sum()) * 0.0}
+        return {"class": cross_entropy(logits, labels, label_smoothing=0.05)}
+
+    @torch.no_grad()
+    def predict(self, images_B3HW: Tensor) -> list[RawDetections]:
+        """Faces, each once per class whose score is worth keeping."""
+        return [self._predict_one(image) for image in images_B3HW]
+
+    def _predict_one(self, image_3HW: Tensor) -> RawDetections:
+        device = image_3HW.device
+        xywh, face_scores = self.faces.detect(np.ascontiguousarray(image_3HW.permute(1, 2, 0).cpu().numpy()), FACE_LEAST)
+        boxes = torch.from_numpy(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)).float().to(device)
+        if not len(boxes):
+            return RawDetections(boxes, torch.zeros(0, device=device), torch.zeros(0, dtype=torch.int64, device=device))
+        chances = self.logits(self.embed(self.crops(image_3HW[None], [boxes]))).softmax(1)
+        scores = chances * torch.from_numpy(face_scores).float().to(device)[:, None]
+        face, label = (scores > SCORE_LEAST).nonzero(as_tuple=True)
+        order = scores[face, label].argsort(descending=True)
+        return RawDetections(boxes[face[order]], scores[face, label][order], label[order])
+
+    def head_rows(self) -> Mapping[str, HeadRows]:
+        rows = HeadRows(np.arange(len(self.categories), dtype=np.int64)[:, None])
+        return {"output.weight": rows, "output.bias": rows}
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[self.features]]
+
+    def export_wrapper(self) -> nn.Module:
+        raise UsageError("the two-phase detector is two networks, one of them OpenCV's own; it cannot be exported as one graph")
+
+
+def _ordered(boxes_N4: Tensor) -> Tensor:
+    """Boxes whose corners changed places by straying, mended; at least two pixels wide."""
+    low, high = torch.minimum(boxes_N4[:, :2], boxes_N4[:, 2:]), torch.maximum(boxes_N4[:, :2], boxes_N4[:, 2:])
+    return torch.cat([low, torch.maximum(high, low + 2)], 1)
+
+
+def two_phase(categories: tuple[Category, ...], image_size: int, weights: str) -> Detector:
+    """The builder for the table of detectors.
+
+    Raises:
+        MissingServiceError: the face detector's files are not there; says where they are had.
+    """
+    detector = TwoPhase(categories, image_size, FaceDetector(find_folder()))
+    if weights == "auto":
+        found = pretrained.imagenet_mobilenet_v2()
+        if found:
+            pretrained.load_by_order(detector.features, found)
+            detector.weights_origin = found.origin
+    elif weights != "none":
+        detector.weights_origin = pretrained.load_file(detector, weights)
+    return detector
