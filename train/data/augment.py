@@ -126,7 +126,7 @@ def _paste(sample: Sample, size_wh: tuple[int, int], scale: NDArray[np.float64],
     part = sample.pixels[low[1] : high[1], low[0] : high[0]]
     at = np.rint(low * scale + offset).astype(int)
     size = np.maximum(np.rint((high - low) * scale).astype(int), 1)
-    shrinks = scale.min() < 1
+    shrinks = scale.min() < 0.6  # between that and 1 a bilinear resize does not alias yet, and costs a third
     resized = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     canvas = np.full((size_wh[1], size_wh[0], 3), GREY, dtype=np.uint8)
     start, end = np.maximum(at, 0), np.minimum(at + size, size_wh)

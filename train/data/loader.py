@@ -183,9 +183,7 @@ def batches(dataset: SplitImages, keys: Iterator[list[Key]], workers: int, pin: 
     """
     fresh = multiprocessing.get_context("forkserver")
     fresh.set_forkserver_preload(["train.data.loader"])  # imported once, not by each worker
-    settings: dict[str, Any] = (
-        {"multiprocessing_context": fresh, "timeout": WORKER_TIMEOUT_S, "prefetch_factor": 4} if workers else {}
-    )
+    settings: dict[str, Any] = {"multiprocessing_context": fresh, "timeout": WORKER_TIMEOUT_S, "prefetch_factor": 4} if workers else {}
     loader = DataLoader(
         dataset,
         batch_sampler=_Keys(keys),

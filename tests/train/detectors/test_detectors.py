@@ -59,7 +59,7 @@ def test_contract(name: str) -> None:
     assert len(detector.stages()) >= 3
 
 
-@pytest.mark.parametrize("name", [name for name in QUICK])
+@pytest.mark.parametrize("name", QUICK)
 def test_head_rows__silence_one_category(name: str) -> None:
     """Taking a category's bias far down removes exactly that category from what is found."""
     torch.manual_seed(0)
