@@ -91,7 +91,9 @@ def test_no_browser__names_the_command_that_brings_one(pets: Path) -> None:
     tools = pets / "bin"
     tools.mkdir()
     (tools / "sh").symlink_to("/bin/sh")
-    done = command(pets, "collect", "pets", "--source", "page:http://127.0.0.1:9/", "--allow-address", "127.0.0.1", PATH=str(tools))
+    with Site(8) as site:
+        page = f"page:{site.base_url}/images/search?q=coin"
+        done = command(pets, "collect", "pets", "--source", page, "--allow-address", "127.0.0.1", PATH=str(tools))
     assert "apt-get install" in done.stderr
     assert "Traceback" not in done.stderr
 

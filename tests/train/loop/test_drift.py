@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from annotate import coco
 from collect.workspace import Dataset
 from train.data.release import Release
