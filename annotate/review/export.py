@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from annotate.boxes import relative_from_xywh
-from annotate.coco import read_document
-from annotate.review.dataset import moment
+from annotate.coco import Document, read_document
+from annotate.formats.format import Export
+from annotate.review import mongod
+from annotate.review.dataset import connect, disconnect, moment
 from collect.errors import UsageError
 from collect.workspace import Dataset
 
@@ -28,8 +31,12 @@ def release_dataset(fo: Any, dataset: Dataset, version: str, name: str | None = 
     wanted = name or f"{dataset.name}-{version}"
     if fo.dataset_exists(wanted):
         raise UsageError(f"FiftyOne has a dataset '{wanted}' already; delete it there, or give another name")
-    document = read_document(folder / "annotations.json")
-    made = fo.Dataset(wanted, persistent=True)
+    return from_document(fo, wanted, read_document(folder / "annotations.json"), dataset.images, version)
+
+
+def from_document(fo: Any, name: str, document: Document, images: Path, version: str = "") -> Any:
+    """Make a persistent FiftyOne dataset `name` of a COCO document whose files lie in `images`."""
+    made = fo.Dataset(name, persistent=True)
     made.media_type = "image"
     for field in ("sha256", "licence", "source_url", "author"):
         made.add_sample_field(field, fo.StringField)
@@ -40,13 +47,28 @@ def release_dataset(fo: Any, dataset: Dataset, version: str, name: str | None = 
     made.default_classes = [category["name"] for category in document["categories"]]
     made.info = {"release": version, "categories": document["categories"], "licenses": document.get("licenses", [])}
     made.save()
-    documents = _documents(document, made._doc.id, dataset.images)
+    documents = _documents(document, made._doc.id, images)
     for start in range(0, len(documents), BATCH):
         made._sample_collection.insert_many(documents[start : start + BATCH], ordered=False)
     return made
 
 
-def _documents(document: dict[str, Any], dataset_id: Any, images: Path) -> list[dict[str, Any]]:
+def write(export: Export) -> list[Path]:
+    """A release as a folder that `fiftyone.Dataset.from_dir(…, dataset_type=fiftyone.types.FiftyOneDataset)` reads.
+
+    The pictures are copied; boxes are relative to the image, in doubles. Runs a mongod of its own meanwhile.
+    """
+    with tempfile.TemporaryDirectory(prefix="boxwright-export-") as folder, mongod.running(Path(folder)) as database:
+        fo = connect(Path(folder), database.uri, "boxwright_export")
+        try:
+            made = from_document(fo, export.release or "release", export.document, export.images_dir, export.release)
+            made.export(export_dir=str(export.out), dataset_type=fo.types.FiftyOneDataset)
+        finally:
+            disconnect()
+    return sorted(path for path in export.out.rglob("*") if path.is_file())
+
+
+def _documents(document: Document, dataset_id: Any, images: Path) -> list[dict[str, Any]]:
     names = {category["id"]: category["name"] for category in document["categories"]}
     licences = {licence["id"]: licence.get("spdx") or licence.get("name", "") for licence in document.get("licenses", [])}
     boxes: dict[int, list[dict[str, Any]]] = {}

@@ -23,6 +23,7 @@ from collect.net.robots import opted_out, parse_tdmrep
 from collect.net.throttle import DomainClosedError, Throttle
 from collect.pipeline import DownloadSettings, Pipeline
 from collect.records import Reason
+from collect.version import user_agent
 from collect.workspace import Workspace
 from tests.collect.collecting import became, find, jpeg, new_dataset, words
 from tests.collect.hostile_server import HostileServer, answer
@@ -186,7 +187,7 @@ def test_what_sites_say_is_done(server: HostileServer, workspace: Workspace) -> 
         assert became(ledger, server.url("/a", "plain.test")).robots == "allowed"
     assert server.requests.count("/robots.txt") == 4
     assert "/ours" not in server.requests
-    assert {headers["User-Agent"] for headers in server.headers} == {"boxwright/0.1"}
+    assert {headers["User-Agent"] for headers in server.headers} == {user_agent("")}
     assert {headers["Accept-Encoding"] for headers in server.headers} == {"identity"}
 
 
