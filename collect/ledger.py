@@ -149,18 +149,6 @@ class Settlement:
 
 
 @dataclass(frozen=True)
-class Find:
-    """One find of an image: who found it by what, where, and under which licence."""
-
-    source: str
-    query: str
-    class_name: str
-    page_url: str
-    url: str
-    licence: Licence
-
-
-@dataclass(frozen=True)
 class Counts:
     """How many URLs stand where: by state, by `STATE(reason)`, and by (source, class, state)."""
 
@@ -498,30 +486,6 @@ class Ledger:
             db.execute(
                 "UPDATE urls SET state = ?, reason = ?, settled_at = ? WHERE sha256 = ? AND state IN ('KEPT', 'QUARANTINED', 'REVOKED')",
                 (state, reason, now(), sha256),
-            )
-
-    def finds_in_quarantine(self) -> list[tuple[str, Find]]:
-        """`(sha256, find)` for every find with a licence whose image, or one of equal bytes, is in quarantine."""
-        rows = self._db.execute(
-            "SELECT images.sha256, finds.source, finds.query, finds.class_name, finds.page_url, finds.licence, urls.url"
-            " FROM images JOIN urls ON urls.sha256 = images.sha256 JOIN finds ON finds.url_id = urls.id"
-            " WHERE images.state = 'QUARANTINED' AND finds.licence LIKE '%\"spdx\"%' ORDER BY finds.id"
-        ).fetchall()
-        return [
-            (row["sha256"], Find(row["source"], row["query"], row["class_name"], row["page_url"], row["url"], _licence(row["licence"])))
-            for row in rows
-        ]
-
-    def free(self, sha256: str, find: Find) -> None:
-        """Take an image out of quarantine: it is KEPT under the licence of a find, and credited to it."""
-        with self.transaction() as db:
-            db.execute(
-                "UPDATE images SET state = 'KEPT', reason = '', licence = ?, source = ?, query = ?, page_url = ?, source_url = ?"
-                " WHERE sha256 = ?",
-                (_licence_json(find.licence), find.source, find.query, find.page_url, find.url, sha256),
-            )
-            db.execute(
-                "UPDATE urls SET state = 'KEPT', reason = '', settled_at = ? WHERE sha256 = ? AND state = 'QUARANTINED'", (now(), sha256)
             )
 
     # Queries of the planner

@@ -75,7 +75,6 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     from collect.ledger import Ledger
     from collect.live import live_table
     from collect.pipeline import DownloadSettings
-    from collect.reconsider import reconsider
     from collect.sources.source import open_source, settings_for
 
     addresses = tuple(arguments.allow_address)
@@ -87,10 +86,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
         gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
         gathered = gathering.run(arguments.limit, restart=bool(arguments.license))
     with Ledger(dataset.ledger) as ledger:
-        freed = reconsider(ledger, definition)
         report = write_report(dataset, ledger)
-    if freed:
-        console.say(f"{freed} images left quarantine: a later find states their licence")
     for name, why in gathered.closed.items():
         console.say(f"{name} was given up: {why}")
     console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=dataset.name)

@@ -169,12 +169,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    trials, large, resamples = (30, 4000, 200) if quick else (200, 10000, 400)
+    trials, large, resamples = (30, 4000, 200) if quick else (100, 10000, 400)
     document: dict[str, object] = {"speed": speed()}
     studies = [study("simulated", World(simulated, CATEGORIES), (1000,) if quick else (300, 1000), trials, large, resamples)]
     data = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data") / "evaluation" / "coco-fake100"
     if data.is_dir():
-        studies.append(study("coco-fake100", real_world(data), (1000,), max(20, trials // 4), 2000, resamples))
+        studies.append(study("coco-fake100", real_world(data), (1000,), max(20, trials // 3), 2000, resamples))
     document["studies"] = studies
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 

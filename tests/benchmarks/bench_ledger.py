@@ -51,8 +51,11 @@ def fill(ledger: Ledger, base: str, number: int) -> None:
     licence = Licence("CC0-1.0", creator="Somebody", attribution="A picture by Somebody, CC0")
     for start in range(0, number, 50_000):
         ledger.add_finds(
-            (Candidate(f"{base}/{place}", f"source{place % 4}", f"query {place % 50}", f"class{place % 8}", licence=licence), f"site{place % 20000}.test")
-            for place in range(start, start + 50_000)
+            (
+                Candidate(f"{base}/{place}", f"source{place % 4}", f"query {place % 50}", f"class{place % 8}", licence=licence),
+                f"site{place % 20000}.test",
+            )
+            for place in range(start, min(start + 50_000, number))
         )  # fmt: skip
     random = np.random.default_rng(0)
     settled = number // 2

@@ -74,7 +74,7 @@ def train(of: Release, path: Path, epochs: int, prepare=None, every: int = 0) ->
         curve.append((len(curve) + 1, judged.stats[0], {row["name"]: row["ap"] for row in judged.per_category}))
         return judged.stats[0], judged.stats[1]
 
-    options = {"image_size": 256, "epochs": epochs, "device": "cpu", "eval_every": every or epochs, "workers": 0}
+    options = {"image_size": 192, "epochs": epochs, "device": "cpu", "eval_every": every or epochs, "workers": 0}
     config = TrainConfig("bccd", of.version, of.categories).with_options(options)
     path.mkdir(parents=True)
     with joined("cpu") as ranks:
@@ -87,12 +87,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     data = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data") / "bccd" / "BCCD"
-    images, tests, epochs = (60, 24, 6) if quick else (160, 60, 12)
+    images, tests, epochs = (100, 40, 20) if quick else (205, 72, 60)
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         first, second = release(data, OLD, images // 2, tests, place / "c"), release(data, NEW, images, tests, place / "c")
-        champion = train(first, place / "champion", epochs)[-1]
+        champion = train(first, place / "champion", epochs + epochs // 2)[-1]
         cold = train(second, place / "cold", epochs)[-1]
         recipe = definition.parse(place / "dataset.toml", definition.template("bccd", list(enumerate(NEW, 1))))
         recipe = replace(recipe, name="bccd")

@@ -261,9 +261,9 @@ def test_buttons_and_panel(scene: Scene) -> None:
 
 
 def status(url: str, token: str, **headers: str) -> tuple[int, str]:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}", **headers})  # noqa: S310
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}", **headers})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -37,9 +37,9 @@ _CROPS_AT_ONCE = 64
 class TwoPhase(Detector):
     """Faces by OpenCV, classes by new layers on frozen MobileNetV2 features."""
 
-    recipe = Recipe(image_size=640, learning_rate=2e-3, weight_decay=0.01, batch_size=8, backbone_rate=0.0, ema_decay=0.99)
     mean: Tensor
     std: Tensor
+    recipe = Recipe(image_size=640, learning_rate=2e-3, weight_decay=0.01, batch_size=8, backbone_rate=0.0, ema_decay=0.99)
 
     def __init__(self, categories: Sequence[Category], image_size: int, faces: FaceDetector) -> None:
         super().__init__(categories, image_size)

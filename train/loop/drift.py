@@ -37,7 +37,13 @@ def report(dataset: Dataset, before: Release | None, after: Release, results: Se
     new = _images(after) - old
     kept_old, kept_new = ([records[sha] for sha in sorted(group) if sha in records] for group in (old, new))
     shift = compare(dataset, kept_old, kept_new) if before and len(kept_new) >= LEAST_NEW else {}
-    return {"new_images": len(new), "old_images": len(old), "shift": shift, "weak_slices": weak_slices(after, records, results)}
+    return {
+        "new_images": len(new),
+        "old_images": len(old),
+        "gone_images": len(old - _images(after)),
+        "shift": shift,
+        "weak_slices": weak_slices(after, records, results),
+    }
 
 
 def _images(release: Release) -> set[str]:
@@ -150,33 +156,3 @@ def _wilson_high(hits: int, total: int, z: float = 1.96) -> float:
     share = hits / total
     centre = share + z * z / (2 * total)
     return float((centre + z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))) / (1 + z * z / total))
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """The retrain report of a run, for people: verdict, classes, warm start, drift."""
-    lines = [f"# {result['run']}: {result['verdict'].replace('_', ' ')}", "", result["reason"][:1].upper() + result["reason"][1:] + ".", ""]
-    if result.get("classes"):
-        lines += ["| class | champion AP | challenger AP | Δ | 95 % interval | boxes |", "|---|---|---|---|---|---|"]
-        for name, row in result["classes"].items():
-            low, high = row["interval"]
-            aps = f"{row['champion_ap']:.3f} | {row['challenger_ap']:.3f} | {row['delta_ap']:+.3f}"
-            lines.append(f"| {name} | {aps} | {low:+.3f} to {high:+.3f} | {row['boxes']} |")
-        lines.append("")
-    lines += [f"New class {name}: AP {ap:.3f}." for name, ap in result.get("only_challenger", {}).items()]
-    if result.get("warm_start"):
-        started = result["warm_start"]
-        copied = ", ".join(f"{new} from {' + '.join(old)}" for new, old in started["copied"].items())
-        lines += ["## Warm start", "", f"From {started['source']}: {copied or 'no row'} (new: {', '.join(started['fresh']) or 'none'}; "
-                  f"gone: {', '.join(started['removed']) or 'none'}).", ""]  # fmt: skip
-    drift = result["drift"]
-    lines += ["## Drift", "", f"{drift['new_images']} new images, {drift['old_images']} old.", ""]
-    lines += [
-        f"- {name}: {row['words']} ({'drifted' if row['drifted'] else 'no drift'}, p {row['chance']:.3f})"
-        for name, row in drift["shift"].items()
-    ]
-    lines += [""] if drift["shift"] else []
-    lines += [
-        f"- weak on {row['cut']} '{row['slice']}': finds {row['recall']:.0%} of {row['boxes']} boxes, {row['overall']:.0%} of all"
-        for row in drift["weak_slices"]
-    ]
-    return "\n".join(lines).rstrip() + "\n"

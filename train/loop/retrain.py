@@ -23,18 +23,18 @@ from annotate.release import make_release
 from collect import definition as definitions
 from collect.console import Console
 from collect.definition import Definition
-from collect.errors import NotFoundError, RefusedError
+from collect.errors import NotFoundError, RefusedError, TrainingError, UsageError
 from collect.files import exclusive, write_atomic
 from collect.ledger import Ledger
 from collect.records import State
 from collect.workspace import Dataset, Workspace
-from train.data.release import Release, open_release
+from train.data.release import SPLITS, Release, open_release
 from train.detectors.detector import Detector
 from train.fitting import checkpoint, config
 from train.fitting.run import train_run
 from train.judging.inputs import read_detections
 from train.loop import champion as champions
-from train.loop import drift
+from train.loop import drift, verdict_page
 from train.loop.champion import Champion
 from train.loop.evidence import Candidate, gather
 from train.loop.gate import Policy, check_frozen, decide, document
@@ -58,9 +58,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a retrain stands. `token` stands in the config of the run that it trains; `run` is set once that is done."""
+    """Where a retrain stands.
+
+    `token` stands in the config of the run that it trains; `asked` are the options it was begun with, as JSON; `run` is set
+    once that is trained.
+    """
 
     token: str
+    asked: str = ""
     release: str = ""
     run: str = ""
 
@@ -78,6 +83,15 @@ class _Retrain:
     def save(self, **changes: str) -> None:
         self.progress = replace(self.progress, **changes)
         write_atomic(self.dataset.runs / STATE, json.dumps(asdict(self.progress), indent=2) + "\n")
+
+    def forget(self) -> None:
+        """This retrain is over."""
+        (self.dataset.runs / STATE).unlink(missing_ok=True)
+        self.warm_start_path.unlink(missing_ok=True)
+
+    @property
+    def warm_start_path(self) -> Path:
+        return self.dataset.runs / f"warm_start-{self.progress.token}.json"
 
     def release(self) -> str:
         """The release to train on: a new one, or the newest where nothing changed since."""
@@ -113,7 +127,7 @@ class _Retrain:
         words = detector.weights_origin
         if champion and not self.request.cold:
             started = self.warm_start(detector, champion)
-            write_atomic(self.dataset.runs / f"warm_start-{self.progress.token}.json", json.dumps(started.to_json(), indent=2))
+            write_atomic(self.warm_start_path, json.dumps(started.to_json(), indent=2))
             words = started.sentence()
             self.console.say(words)
         return f"{words} (retrain {self.progress.token})"
@@ -132,27 +146,37 @@ def retrain(request: Request, console: Console) -> dict[str, Any]:
     """
     dataset = request.workspace.dataset(request.name)
     with exclusive(dataset.locks / "retrain", f"retrain {request.name}"):
-        work = _Retrain(request, console, dataset, definitions.load(dataset), _progress(dataset))
+        work = _Retrain(request, console, dataset, definitions.load(dataset), _progress(dataset, request, console))
         champion = _champion(dataset, console)
         version = work.release()
         release = open_release(dataset, version)
-        objection = _objection(dataset, champion, release)
+        objection = _objection(work, champion, release)
         if objection and not request.force:
-            (dataset.runs / STATE).unlink(missing_ok=True)
+            work.forget()
             raise RefusedError(objection)
-        run = work.train(champion)
+        try:
+            run = work.train(champion)
+        except (TrainingError, UsageError):  # it would fail again: the next retrain shall not go on with this one
+            work.forget()
+            raise
         result = _first(dataset, release, run) if champion is None else _judged(work, champion, release, run, objection)
         result["drift"] = _drift(work, champion, release, run)
         _keep(dataset.runs / run, result)
-        (dataset.runs / STATE).unlink(missing_ok=True)
+        work.forget()
         return result
 
 
-def _progress(dataset: Dataset) -> Progress:
+def _progress(dataset: Dataset, request: Request, console: Console) -> Progress:
+    """Where an interrupted retrain stood; a fresh start where there is none, or other options are asked for now."""
+    asked = json.dumps([dict(request.options), request.cold, request.unreviewed], sort_keys=True)
     try:
-        return Progress(**json.loads((dataset.runs / STATE).read_bytes()))
+        kept = Progress(**json.loads((dataset.runs / STATE).read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
-        return Progress(secrets.token_hex(4))
+        return Progress(secrets.token_hex(4), asked)
+    if kept.asked == asked:
+        return kept
+    console.say("an interrupted retrain had other options; this one begins anew")
+    return Progress(secrets.token_hex(4), asked)
 
 
 def _champion(dataset: Dataset, console: Console) -> Champion | None:
@@ -181,11 +205,21 @@ def _run_with_token(dataset: Dataset, token: str) -> Path | None:
     return None
 
 
-def _objection(dataset: Dataset, champion: Champion | None, release: Release) -> str:
+def _objection(work: _Retrain, champion: Champion | None, release: Release) -> str:
     """Why champion and challenger cannot be compared on this test set; "" where they can."""
     if champion is None:
         return ""
+    dataset = work.dataset
     before = open_release(dataset, champion.release)
+    theirs = [category.name for category in config.read(dataset.runs / champion.run).categories]
+    if not any(work.definition.current(name) for name in theirs):
+        return (
+            f"the champion {champion.run} knows {', '.join(theirs)}, and none of that is a class of {dataset.name} now; "
+            "declare renamed classes with `was` in dataset.toml, or begin anew with --force"
+        )
+    missing = sum(before.size_of(split) for split in SPLITS) - sum(release.size_of(split) for split in SPLITS)
+    if missing > 0:
+        work.console.say(f"{release.version} has {missing} images fewer than {champion.release}, which the champion was trained on")
     with Ledger(dataset.ledger) as ledger:
         revoked = {record.sha256 for record in ledger.images(State.REVOKED)}
     seen = {*before.splits["train"].sha256_I, *before.splits["val"].sha256_I}
@@ -221,7 +255,12 @@ def _judged(work: _Retrain, champion: Champion, release: Release, run: str, obje
     aliases = {former: entry.name for entry in work.definition.classes for former in entry.was}
     before = _candidate(dataset.runs / champion.run, release, str(work.request.options.get("device", "auto")))
     after = Candidate(config.read(dataset.runs / run).categories, read_detections(dataset.runs / run / "detections-test.json"))
-    evidence = gather(release.documents["test"], before, after, aliases)
+    try:
+        evidence = gather(release.documents["test"], before, after, aliases)
+    except RefusedError as error:
+        if not work.request.force:
+            raise
+        return _unjudged(work, champion, release, run, f"{objection} {error}".strip())
     verdict = decide(evidence, policy)
     forced = work.request.force and not verdict.promoted
     if verdict.promoted or forced:
@@ -242,6 +281,14 @@ def _judged(work: _Retrain, champion: Champion, release: Release, run: str, obje
     }
 
 
+def _unjudged(work: _Retrain, champion: Champion, release: Release, run: str, why: str) -> dict[str, Any]:
+    """Promoted by force where nothing could be compared at all."""
+    result = _first(work.dataset, release, run)
+    champions.crown(work.dataset, run, release.version, result["challenger_ap"], forced=True)
+    reason = f"promoted by --force, with nothing compared: {why}"
+    return {**result, "finding": "not_compared", "reason": reason, "forced": True, "champion_before": champion.run}
+
+
 def _candidate(run_path: Path, release: Release, device: str) -> Candidate:
     """The champion on the new release's test images."""
     predictor = Predictor.from_run(run_path, device)
@@ -250,7 +297,7 @@ def _candidate(run_path: Path, release: Release, device: str) -> Candidate:
 
 
 def _warm_start_of(work: _Retrain) -> dict[str, Any] | None:
-    path = work.dataset.runs / f"warm_start-{work.progress.token}.json"
+    path = work.warm_start_path
     return dict(json.loads(path.read_bytes())) if path.is_file() else None
 
 
@@ -262,6 +309,6 @@ def _drift(work: _Retrain, champion: Champion | None, release: Release, run: str
 
 
 def _keep(run_path: Path, result: dict[str, Any]) -> None:
-    """`gate.json` for scripts, `retrain.md` for people."""
+    """`gate.json` for scripts, `retrain.md` and a section of the report for people."""
     write_atomic(run_path / "gate.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    write_atomic(run_path / "retrain.md", drift.markdown(result))
+    verdict_page.write(run_path, result)

@@ -141,6 +141,7 @@ def test_equal_detections_pass():
     assert (verdict.finding, verdict.delta_ap, verdict.interval) == (Finding.NOT_WORSE, 0.0, (0.0, 0.0))
 
 
+@pytest.mark.slow
 def test_error_rates_on_small_sets():
     """A quick look; `bench_gate.py` measures the rates at 1,000 images, for real detections too."""
     promoted = better = blocked = 0

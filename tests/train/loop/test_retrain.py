@@ -7,7 +7,8 @@ import json
 import pytest
 
 import boxwright
-from annotate.journal import Journal, verdict_event
+from annotate.journal import Journal, Kind, Status, box_event, verdict_event
+from annotate.state import current
 from collect.clock import now
 from collect.console import Console
 from collect.errors import BusyError, RefusedError
@@ -58,7 +59,9 @@ def test_first_then_challenger(shapes_set, add_shapes, workspace, capsys):
     assert json.loads((folder / "gate.json").read_text())["finding"] == second["finding"]
     assert second["drift"]["shift"]["source"]["drifted"]
     assert "brought 100% of the new images" in (folder / "retrain.md").read_text()
-    assert not (shapes_set.runs / STATE).exists()
+    report = (folder / "report.html").read_text()
+    assert "<h2>Gate: " in report and "new class roof" in report
+    assert not [path.name for path in shapes_set.runs.glob("*.json")], "what an interrupted retrain keeps is gone"
 
 
 def test_interrupted__goes_on_with_its_run(shapes_set, workspace, monkeypatch):
@@ -76,6 +79,26 @@ def test_interrupted__goes_on_with_its_run(shapes_set, workspace, monkeypatch):
     result = retrain(ask(workspace), quiet)
     assert [path.parent.name for path in shapes_set.runs.glob("*/config.json")] == [result["run"]], "no second run was begun"
     assert shapes_set.release_names() == ["v001"]
+
+
+def test_a_champion_of_other_classes_is_refused__force_begins_anew(shapes_set, workspace):
+    quiet = Console(workspace, quiet=True)
+    first = retrain(ask(workspace), quiet)
+    with Journal(shapes_set.labels) as journal:
+        state = current(journal)
+        events = [
+            box_event(Kind.EDIT, "reviewer:ann", image, box.id, Status.PRESENT, "thing", box.xywh)
+            for image, entry in state.items()
+            for box in entry.present()
+        ]
+        journal.append(events)
+    text = shapes_set.definition.read_text().replace('"disc"', '"thing"').replace("id = 1 ", "id = 7 ")
+    shapes_set.definition.write_text(text.replace('"bar"', '"nothing"').replace("id = 2 ", "id = 8 "))
+    with pytest.raises(RefusedError, match="none of that is a class of shapes now"):
+        retrain(ask(workspace), quiet)
+    forced = retrain(ask(workspace, force=True, cold=True), quiet)
+    assert (forced["finding"], forced["forced"], forced["champion_before"]) == ("not_compared", True, first["run"])
+    assert champions.read(shapes_set).forced
 
 
 def test_two_at_once(shapes_set, workspace):
@@ -134,8 +157,6 @@ def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_s
 
 def _champion_goes_to_work(dataset, fresh, workspace, capsys):
     """The champion proposes on images that nobody looked at, and its doubts order them."""
-    from annotate.state import current
-
     words = ["--root", str(workspace.root), "--device", "cpu", "--json"]
     assert boxwright.main(["propose", "shapes", "--from", "run:champion", "--threshold", "0.03", *words]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -114,6 +114,7 @@ def test_crops__groups_do_not_cross_and_the_final_layers_learn(faces, real_data,
         fit_final_layers(detector, features, crops.labels_N, crops.labels_N.numpy() == 0)
 
 
+@pytest.mark.slow
 def test_trained_like_any_other_detector(faces, make_dataset, labelled_events, real_data, workspace, monkeypatch):
     """`boxwright train NAME --detector two-phase`: one epoch on real photos, a checkpoint, metrics on val and test."""
     from annotate.journal import Journal

@@ -85,7 +85,7 @@ def request_for(make_dataset, workspace):
     return lambda **more: Request(workspace, dataset, recipe, threshold=0.0, **more)
 
 
-@pytest.mark.parametrize("family", ["grounding_dino", "owlv2"])
+@pytest.mark.parametrize("family", [pytest.param("grounding_dino", marks=pytest.mark.slow), "owlv2"])
 def test_a_folder_of_weights_proposes_by_phrase(family, request_for, request):
     folder = request.getfixturevalue(family)
     proposer = open_proposer(f"zero-shot:{folder}", request_for())
