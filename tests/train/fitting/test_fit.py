@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -331,3 +332,47 @@ def test_config__round_trip(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(CorruptError, match="is no run's config"):
         config.read(tmp_path)
+
+
+_STARVED = """
+import resource, sys
+from collect.errors import BoxwrightError
+from collect.workspace import Workspace
+from train.fitting.run import train_run
+pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (pages + 800 * 2**20,) * 2)
+options = dict(image_size=128, batch_size=64, weights="none", precision="fp32", device="cpu", epochs=1, freeze=0)
+try:
+    train_run(Workspace.at(sys.argv[1]), "shapes", options)
+except BoxwrightError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_out_of_memory__says_which_batch_would_fit(make_release: MakeRelease, workspace: Workspace) -> None:
+    """A real limit of the address space, 800 MB above what is taken before the training."""
+    make_release(train=64)
+    words = [sys.executable, "-c", _STARVED, str(workspace.root)]
+    ended = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 10, ended.stderr[-2000:]
+    found = re.search(r"a batch of 64 images of 128 px does not fit .*; (\d+) would: use --batch-size \1 --accumulate (\d+)", ended.stdout)
+    assert found, ended.stdout
+    assert 1 <= int(found[1]) < 64
+    assert int(found[1]) * int(found[2]) >= 64
+
+
+def test_probing__leaves_the_detector_and_the_random_numbers_as_they_were(equal_states: Callable[..., bool]) -> None:
+    from annotate.coco import Category
+    from train.detectors.detector import open_detector
+    from train.fitting import memory
+
+    categories = (Category(3, "disc"),)
+    detector = open_detector("fcos_mobilenet_v2", categories, 64, "none")
+    settings = config.TrainConfig("d", "v001", categories, image_size=64, crop_px=64, precision="fp32")
+    before = {key: value.clone() for key, value in detector.state_dict().items()}
+    random = torch.get_rng_state()
+    assert memory.largest_batch(detector, settings, torch.device("cpu"), 64, most=4) == 4
+    assert equal_states(before, dict(detector.state_dict()))
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(parameter.grad is None for parameter in detector.parameters())
