@@ -64,23 +64,33 @@ def check_contract(detector: Detector, batch: Batch) -> None:
         assert sorted(owned) == list(range(state[name].shape[rows.axis]))
 
 
-@pytest.mark.parametrize("name", ["rfcn_mobilenet_v2", "fast_rcnn_mobilenet_v2"])
-def test_region_detectors__learn_one_batch(name: str) -> None:
+REGION = ["rfcn_mobilenet_v2", "fast_rcnn_mobilenet_v2"]
+
+
+@pytest.mark.parametrize("name", REGION)
+def test_region_detectors__keep_the_contract(name: str) -> None:
     torch.manual_seed(0)
-    detector = open_detector(name, CATEGORIES, 128, "auto")
-    batch = blocks(4, 128)
-    check_contract(detector, batch)
-    detector.train()
-    optimiser = torch.optim.AdamW(detector.parameters(), lr=1e-3)
-    for _ in range(25):
+    check_contract(open_detector(name, CATEGORIES, 96, "none"), blocks(2, 96))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REGION)
+def test_region_detectors__learn_a_batch(name: str) -> None:
+    torch.manual_seed(0)
+    detector = open_detector(name, CATEGORIES, 224, "auto").train()
+    batch = blocks(5, 224)
+    optimiser = torch.optim.AdamW(detector.parameters(), lr=5e-4)
+    for _ in range(120):
         optimiser.zero_grad()
         torch.stack(list(detector.loss(batch).values())).sum().backward()
         optimiser.step()
     detector.eval()
+    hits = 0
     for found, boxes, labels in zip(detector.predict(batch.images_B3HW)[:-1], batch.boxes_xyxy, batch.labels, strict=False):
-        overlap = iou_matrix(xywh_from_xyxy(found.boxes_xyxy_N4[:1].double().numpy()), xywh_from_xyxy(boxes.double().numpy()))
-        assert overlap.max() > 0.5
-        assert found.labels_N[0] == labels[0]
+        best = xywh_from_xyxy(found.boxes_xyxy_N4[:1].double().numpy())
+        overlap = iou_matrix(best, xywh_from_xyxy(boxes.double().numpy()))
+        hits += bool(len(best) and overlap.max() > 0.5 and found.labels_N[0] == labels[0])
+    assert hits >= 3
 
 
 @pytest.mark.slow
