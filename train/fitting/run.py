@@ -127,8 +127,12 @@ def _run(run_path: Path, settings: TrainConfig, release: Release, ranks: Ranks, 
     progress = Progress(run_path if ranks.first else None, say, live, settings.tensorboard and ranks.first)
     device = str(ranks.device)
     validate = _validator(release, device) if release.size_of("val") else None
-    say(f"training {run_path.name} on {device}; Ctrl-C keeps all, `boxwright train {release.dataset} --resume {run_path.name}` goes on")
-    state, settled = fit(settings, release, run_path, ranks, Fit(how.resume, how.prepare, validate, progress))
+    say(f"training {run_path.name} on {device}")
+    try:
+        state, settled = fit(settings, release, run_path, ranks, Fit(how.resume, how.prepare, validate, progress))
+    except KeyboardInterrupt:
+        say(f"stopped; `boxwright train {release.dataset} --resume {run_path.name}` goes on from here")
+        raise
     if not ranks.first:
         return {"run": run_path.name, "path": str(run_path), "metrics": {}}
     say(f"weights it began with: {settled.weights_origin}")

@@ -42,6 +42,21 @@ def test_decode__exif_orientation_is_applied_once(tmp_path: Path) -> None:
         assert pixels[15:].mean() < 15
 
 
+def test_decode__large_jpeg_divided_while_decoding(tmp_path: Path) -> None:
+    """The same picture, turned the same way, and as good as decoded whole and then shrunk."""
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 255, (12, 16, 3), np.uint8), (1600, 1200), interpolation=cv2.INTER_CUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(smooth).save(tmp_path / "large.jpg", exif=exif, quality=95)
+    whole = cache.shrink(cache.decode(tmp_path / "large.jpg"), 400)
+    reduced = cache.decode(tmp_path / "large.jpg", 400)
+    assert reduced.shape == whole.shape == (400, 300, 3)
+    assert np.abs(whole.astype(int) - reduced.astype(int)).mean() < 2
+    assert cache.decode(tmp_path / "large.jpg", 500).shape == (800, 600, 3)
+    assert cache.decode(tmp_path / "large.jpg", 900).shape == (1600, 1200, 3)
+
+
 def test_decode__red_is_first_and_transparency_is_white(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (255, 0, 0, 255)).save(tmp_path / "red.png")
     assert cache.decode(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]

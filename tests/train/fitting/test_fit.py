@@ -126,7 +126,7 @@ def test_interrupt__keeps_a_checkpoint(make_release: MakeRelease, workspace: Wor
     running.send_signal(signal.SIGINT)
     _, words = running.communicate(timeout=120)
     assert running.returncode == 130, words
-    assert "what was done is kept" in words
+    assert "`boxwright train shapes --resume v001-fcos_mobilenet_v2-1` goes on from here" in words
     assert last(workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-1")["state"]["step"] >= 6
 
 
