@@ -16,15 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from annotate import coco
 from annotate.archives import unpacked
-from annotate.corrections import Base, events_of
+from annotate.corrections import events_of
 from annotate.formats.format import Done, LabelledImage, LabelSet, Problem, importer
-from annotate.formats.names import readable_stem
+from annotate.held import Held
 from annotate.image_index import ImageIndex
 from annotate.incoming import Incoming, gather
 from annotate.journal import Event, Journal, Kind
-from annotate.state import ImageLabels, current
+from annotate.state import ImageLabels
 from collect.blobs import store
 from collect.clock import now
 from collect.definition import Definition, create, load
@@ -32,7 +31,7 @@ from collect.errors import CorruptError, NotFoundError, UsageError
 from collect.files import exclusive
 from collect.ledger import Ledger
 from collect.licenses import USER_SUPPLIED, allows, check_entry, spdx_from_name
-from collect.records import ImageRecord, Licence, Picture, Reason, State
+from collect.records import ImageRecord, Licence, Reason, State
 from collect.workspace import Dataset
 
 #: Up to here each image is synced by itself; one sync of everything is quicker for more.
@@ -169,70 +168,6 @@ def _check_classes(definition: Definition, found: LabelSet) -> None:
         return replace(image, boxes=kept, labels_known=image.labels_known and len(kept) == len(boxes))
 
     found.images = [known(image) for image in found.images]
-
-
-@dataclass
-class Held:
-    """What the dataset holds before the import: image rows, labels, and the release that the labels were exported from."""
-
-    records: dict[str, ImageRecord] = field(default_factory=dict)
-    labels: dict[str, ImageLabels] = field(default_factory=dict)
-    base: Base = field(default_factory=Base)
-    by_name: dict[str, list[str]] = field(default_factory=dict)
-    release: str = ""
-    head: tuple[int, str] = (0, "")
-
-    @classmethod
-    def of(cls, dataset: Dataset, release: str) -> Held:
-        """What is there now; `release` is the version that the labels were exported from, "" = none."""
-        held = cls(release=release)
-        if dataset.ledger.exists():
-            with Ledger(dataset.ledger) as ledger:
-                held.records = {record.sha256: record for record in ledger.images(*State)}
-        if dataset.labels.exists():
-            with Journal(dataset.labels) as journal:
-                held.head = journal.head()
-                held.labels = current(journal, until=held.head[0])
-        for sha256, record in held.records.items():
-            for name in {readable_stem(record.file_name).lower(), sha256}:
-                held.by_name.setdefault(name, []).append(sha256)
-        if release in dataset.release_names():
-            held.base = _base(coco.read_document(dataset.release_path(release) / "annotations.json"))
-        return held
-
-    def renewed(self, dataset: Dataset) -> Held:
-        """The same once more, read anew where another process has written meanwhile. Call with the lock held."""
-        fresh = replace(self, records={}, head=(0, ""))
-        if dataset.ledger.exists():
-            with Ledger(dataset.ledger) as ledger:
-                fresh.records = {record.sha256: record for record in ledger.images(*State)}
-        if dataset.labels.exists():
-            with Journal(dataset.labels) as journal:
-                fresh.head = journal.head()
-        return self if (fresh.head, fresh.records.keys()) == (self.head, self.records.keys()) else Held.of(dataset, self.release)
-
-    def find(self, image: LabelledImage) -> Picture | None:
-        """A picture of the dataset by its hash or, where that is not ambiguous, by the name that our exports give it."""
-        stem = readable_stem(image.file_name).lower()
-        hashes = [image.sha256] if image.sha256 in self.records else self.by_name.get(stem, [])
-        name, _, short = stem.rpartition("-")
-        if not hashes and len(short) == 8:
-            hashes = [sha256 for sha256 in self.by_name.get(name, self.records) if sha256.startswith(short)]
-        if len(hashes) != 1:
-            return None
-        record = self.records[hashes[0]]
-        return Picture(record.sha256, record.num_bytes, "", record.extension, record.width, record.height, record.orientation, record.phash)
-
-
-def _base(document: coco.Document) -> Base:
-    sha256 = {image["id"]: image.get("sha256", "") for image in document["images"]}
-    names = {category["id"]: category["name"] for category in document["categories"]}
-    boxes: dict[str, dict[str, Any]] = {value: {} for value in sha256.values()}
-    for annotation in document["annotations"]:
-        if annotation.get("box"):
-            x, y, w, h = annotation["bbox"]
-            boxes[sha256[annotation["image_id"]]][annotation["box"]] = (names[annotation["category_id"]], (x, y, w, h))
-    return Base(boxes)
 
 
 def _licence(entry: Incoming, request: Request) -> Licence:

@@ -21,6 +21,7 @@ from annotate.diff import diff, markdown
 from annotate.document import Ids, StableIds, build
 from annotate.journal import Journal, Verdict
 from annotate.state import ImageLabels, Labels, boxes_of_release, current
+from annotate.validate import assert_valid
 from collect.clock import now
 from collect.definition import Definition
 from collect.errors import RefusedError, UsageError
@@ -107,6 +108,7 @@ def make_release(dataset: Dataset, definition: Definition, options: Options = Op
         records = [record for record in records if record.sha256 in assignment.split_of]
         ids = Ids(StableIds(parent.image_ids, parent.next_id("image")), StableIds(parent.annotation_ids, parent.next_id("annotation")))
         document = build(definition, records, labels, assignment.split_of, ids, unreviewed=options.unreviewed)
+        assert_valid(document, f"the next release of {dataset.name}")
         notes = _notes(document, left_out, assignment)
         revoked = frozenset(record.sha256 for record in ledger.images(State.REVOKED))
         changes = diff(parent.document, document, revoked)

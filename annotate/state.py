@@ -103,11 +103,11 @@ def fold(rows: Iterable[tuple[Any, ...]], labels: Labels | None = None) -> Label
         box.detail, box.event = detail, seq
         if score is not None:
             box.score = score
-        if by_person:
-            box.reviewed_by, box.reviewed_at = actor, time
-        elif kind == Kind.UNDO:
+        if kind == Kind.UNDO:
             told = json.loads(detail) if detail else {}
             box.reviewed_by, box.reviewed_at = told.get("reviewed_by", ""), told.get("reviewed_at", "")
+        elif by_person:
+            box.reviewed_by, box.reviewed_at = actor, time
     return state
 
 

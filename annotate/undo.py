@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from annotate.journal import Event, Journal, Kind, Status, Verdict
@@ -37,7 +37,7 @@ def undo(journal: Journal, wanted: Wanted, *, actor: str = "undo", images: Itera
             keep -= 1
         superseded += [event for event in history[:keep] if wanted(event) and event.kind != Kind.UNDO and not _undone(event, history)]
         if keep < len(history):
-            inverses.append(_inverse(history[:keep], history[keep:], actor))
+            inverses.append(inverse(history[:keep], history[keep:], actor))
     return Undone(tuple(inverses) if dry_run else tuple(journal.append(inverses)), tuple(superseded))
 
 
@@ -45,8 +45,8 @@ def _undone(event: Event, history: list[Event]) -> bool:
     return any(event.seq in later.details.get("undoes", ()) for later in history if later.kind == Kind.UNDO)
 
 
-def _inverse(kept: list[Event], taken_back: list[Event], actor: str) -> Event:
-    """The event that writes the state at the end of `kept` again."""
+def inverse(kept: Sequence[Event], taken_back: Sequence[Event], actor: str) -> Event:
+    """The event that takes back the last events of one box (or verdict): it writes the state at the end of `kept` again."""
     last = taken_back[-1]
     undoes = {"undoes": [event.seq for event in taken_back]}
     if not kept:

@@ -18,94 +18,9 @@ from typing import Any, Self
 from collect.clock import now
 from collect.errors import CorruptError, StorageError
 from collect.files import storage_errors
+from collect.ledger_rows import IMAGE_COLUMNS, SCHEMA, SCHEMA_VERSION, image_record, image_row, licence_from_json, licence_json
 from collect.records import FINAL_STATES, Candidate, ImageRecord, Licence, Reason, State
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS urls (
-    id INTEGER PRIMARY KEY,
-    url TEXT NOT NULL UNIQUE,
-    domain TEXT NOT NULL,
-    state TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    detail TEXT NOT NULL DEFAULT '',
-    source TEXT NOT NULL,
-    class_name TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    not_before REAL NOT NULL DEFAULT 0,      -- unix seconds; RETRY and LEASED rows wait until then
-    sha256 TEXT NOT NULL DEFAULT '',
-    duplicate_of TEXT NOT NULL DEFAULT '',
-    status INTEGER NOT NULL DEFAULT 0,       -- HTTP
-    final_url TEXT NOT NULL DEFAULT '',
-    redirects INTEGER NOT NULL DEFAULT 0,
-    etag TEXT NOT NULL DEFAULT '',
-    robots TEXT NOT NULL DEFAULT '',         -- verdict of robots.txt and opt-outs, in words
-    num_bytes INTEGER NOT NULL DEFAULT 0,
-    settled_at TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX IF NOT EXISTS urls_by_state ON urls (state, reason, source, class_name);
-CREATE INDEX IF NOT EXISTS urls_waiting ON urls (not_before, id) WHERE state IN ('FOUND', 'ALLOWED', 'LEASED', 'RETRY');
-CREATE INDEX IF NOT EXISTS urls_waiting_by_domain ON urls (domain, not_before, id)
-    WHERE state IN ('FOUND', 'ALLOWED', 'LEASED', 'RETRY');
-CREATE INDEX IF NOT EXISTS urls_by_sha256 ON urls (sha256) WHERE sha256 <> '';
-CREATE TABLE IF NOT EXISTS finds (
-    id INTEGER PRIMARY KEY,
-    url_id INTEGER NOT NULL REFERENCES urls (id),
-    source TEXT NOT NULL,
-    query TEXT NOT NULL,
-    class_name TEXT NOT NULL,
-    rank INTEGER NOT NULL,
-    page_url TEXT NOT NULL,
-    title TEXT NOT NULL,
-    licence TEXT NOT NULL,                   -- JSON of records.Licence
-    extra TEXT NOT NULL,                     -- JSON: thumbnail, size as stated, sha1, tags, boxes
-    found_at TEXT NOT NULL,
-    UNIQUE (url_id, source, query, class_name)
-);
-CREATE TABLE IF NOT EXISTS images (
-    sha256 TEXT PRIMARY KEY,
-    extension TEXT NOT NULL,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL,
-    orientation INTEGER NOT NULL,
-    phash TEXT NOT NULL,                     -- 16 hex digits
-    num_bytes INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    licence TEXT NOT NULL,
-    source TEXT NOT NULL,
-    query TEXT NOT NULL,
-    class_name TEXT NOT NULL,
-    source_url TEXT NOT NULL,
-    page_url TEXT NOT NULL,
-    domain TEXT NOT NULL,
-    found_at TEXT NOT NULL,
-    file_name TEXT NOT NULL DEFAULT '',
-    split TEXT NOT NULL DEFAULT '',
-    grp TEXT NOT NULL DEFAULT '',
-    quality TEXT NOT NULL DEFAULT '{}',
-    extra TEXT NOT NULL DEFAULT '{}'
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS images_by_state ON images (state, class_name);
-CREATE INDEX IF NOT EXISTS images_by_phash ON images (phash);
-CREATE TABLE IF NOT EXISTS windows (         -- hashes of each image's windows, apart from its row so that all are read fast
-    sha256 TEXT PRIMARY KEY,
-    hashes BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS queries (
-    source TEXT NOT NULL,
-    query TEXT NOT NULL,
-    class_name TEXT NOT NULL,
-    cursor TEXT NOT NULL DEFAULT '',         -- where the next page starts, in the source's own terms
-    outcome TEXT NOT NULL DEFAULT '',        -- OK, EMPTY, BLOCKED, …: that of the last page
-    pages INTEGER NOT NULL DEFAULT 0,
-    found INTEGER NOT NULL DEFAULT 0,
-    dry INTEGER NOT NULL DEFAULT 0,
-    origin TEXT NOT NULL DEFAULT '',         -- '' = from the definition, else what suggested it
-    updated_at TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY (source, query, class_name)
-) WITHOUT ROWID;
-"""
 _WAITING = "('FOUND', 'ALLOWED', 'LEASED', 'RETRY')"
 
 
@@ -149,18 +64,6 @@ class Settlement:
 
 
 @dataclass(frozen=True)
-class Find:
-    """One find of an image: who found it by what, where, and under which licence."""
-
-    source: str
-    query: str
-    class_name: str
-    page_url: str
-    url: str
-    licence: Licence
-
-
-@dataclass(frozen=True)
 class Counts:
     """How many URLs stand where: by state, by `STATE(reason)`, and by (source, class, state)."""
 
@@ -192,7 +95,7 @@ class Ledger:
             if version > SCHEMA_VERSION:
                 raise CorruptError(f"{path} was written by a newer Boxwright (schema {version}); update Boxwright")
             if version < SCHEMA_VERSION:
-                self._db.executescript(_SCHEMA)
+                self._db.executescript(SCHEMA)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def __enter__(self) -> Self:
@@ -247,7 +150,7 @@ class Ledger:
                     " WHERE json_extract(licence, '$.spdx') IS NULL AND json_extract(excluded.licence, '$.spdx') IS NOT NULL",
                     (
                         url_id, candidate.source, candidate.query, candidate.class_name, candidate.rank, candidate.page_url,
-                        candidate.title, _licence_json(candidate.licence), json.dumps({k: v for k, v in extra.items() if v}), time_found,
+                        candidate.title, licence_json(candidate.licence), json.dumps({k: v for k, v in extra.items() if v}), time_found,
                     ),
                 )  # fmt: skip
         return new
@@ -344,7 +247,7 @@ class Ledger:
 
     def _lease(self, db: sqlite3.Connection, row: sqlite3.Row) -> Lease:
         finds = db.execute("SELECT query, page_url, licence, extra FROM finds WHERE url_id = ? ORDER BY id", (row["id"],)).fetchall()
-        licences = [_licence(find["licence"]) for find in finds]
+        licences = [licence_from_json(find["licence"]) for find in finds]
         licence = next((entry for entry in licences if entry.spdx), licences[0] if licences else Licence())
         first = finds[0] if finds else None
         return Lease(
@@ -429,9 +332,9 @@ class Ledger:
 
     def _insert_images(self, db: sqlite3.Connection, records: Iterable[ImageRecord]) -> None:
         db.executemany(
-            f"INSERT INTO images ({', '.join(_IMAGE_COLUMNS)}) VALUES ({', '.join('?' * len(_IMAGE_COLUMNS))})"  # noqa: S608
+            f"INSERT INTO images ({', '.join(IMAGE_COLUMNS)}) VALUES ({', '.join('?' * len(IMAGE_COLUMNS))})"  # noqa: S608
             " ON CONFLICT DO NOTHING",
-            (_image_row(record) for record in records),
+            (image_row(record) for record in records),
         )
 
     def images(self, *states: State) -> Iterator[ImageRecord]:
@@ -441,16 +344,16 @@ class Ledger:
         with _translated(self.path):
             rows = self._db.execute(f"SELECT * FROM images WHERE state IN ({marks}) ORDER BY sha256", wanted)  # noqa: S608
             for row in rows:
-                yield _image_record(row)
+                yield image_record(row)
 
     def newest_images(self, state: State, limit: int) -> list[ImageRecord]:
         """The last `limit` images found, newest first."""
         rows = self._db.execute("SELECT * FROM images WHERE state = ? ORDER BY found_at DESC, sha256 LIMIT ?", (state, limit))
-        return [_image_record(row) for row in rows]
+        return [image_record(row) for row in rows]
 
     def image(self, sha256: str) -> ImageRecord | None:
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
-        return _image_record(row) if row else None
+        return image_record(row) if row else None
 
     def image_hashes(self) -> Iterator[tuple[str, str, bytes]]:
         """`(sha256, phash, hashes of its windows)` of every image ever held, in whatever state; reads narrow trees only."""
@@ -480,7 +383,7 @@ class Ledger:
         with self.transaction() as db:
             db.execute(
                 "UPDATE images SET state = 'KEPT', reason = '', licence = ? WHERE sha256 = ? AND state = 'QUARANTINED'",
-                (_licence_json(licence), sha256),
+                (licence_json(licence), sha256),
             )
             db.execute("UPDATE urls SET state = 'KEPT', reason = '' WHERE sha256 = ? AND state = 'QUARANTINED'", (sha256,))
 
@@ -498,30 +401,6 @@ class Ledger:
             db.execute(
                 "UPDATE urls SET state = ?, reason = ?, settled_at = ? WHERE sha256 = ? AND state IN ('KEPT', 'QUARANTINED', 'REVOKED')",
                 (state, reason, now(), sha256),
-            )
-
-    def finds_in_quarantine(self) -> list[tuple[str, Find]]:
-        """`(sha256, find)` for every find with a licence whose image, or one of equal bytes, is in quarantine."""
-        rows = self._db.execute(
-            "SELECT images.sha256, finds.source, finds.query, finds.class_name, finds.page_url, finds.licence, urls.url"
-            " FROM images JOIN urls ON urls.sha256 = images.sha256 JOIN finds ON finds.url_id = urls.id"
-            " WHERE images.state = 'QUARANTINED' AND finds.licence LIKE '%\"spdx\"%' ORDER BY finds.id"
-        ).fetchall()
-        return [
-            (row["sha256"], Find(row["source"], row["query"], row["class_name"], row["page_url"], row["url"], _licence(row["licence"])))
-            for row in rows
-        ]
-
-    def free(self, sha256: str, find: Find) -> None:
-        """Take an image out of quarantine: it is KEPT under the licence of a find, and credited to it."""
-        with self.transaction() as db:
-            db.execute(
-                "UPDATE images SET state = 'KEPT', reason = '', licence = ?, source = ?, query = ?, page_url = ?, source_url = ?"
-                " WHERE sha256 = ?",
-                (_licence_json(find.licence), find.source, find.query, find.page_url, find.url, sha256),
-            )
-            db.execute(
-                "UPDATE urls SET state = 'KEPT', reason = '', settled_at = ? WHERE sha256 = ? AND state = 'QUARANTINED'", (now(), sha256)
             )
 
     # Queries of the planner
@@ -545,39 +424,6 @@ def _oldest(db: sqlite3.Connection, limit: int, moment: float) -> list[sqlite3.R
         f" WHERE state IN {_WAITING} AND not_before <= ? ORDER BY not_before, id LIMIT ?",
         (moment, limit),
     ).fetchall()
-
-
-_IMAGE_COLUMNS = (
-    "sha256", "extension", "width", "height", "orientation", "phash", "num_bytes", "state", "reason", "licence", "source", "query",
-    "class_name", "source_url", "page_url", "domain", "found_at", "file_name", "split", "grp", "quality", "extra",
-)  # fmt: skip
-
-
-def _image_row(record: ImageRecord) -> tuple[Any, ...]:
-    values = {name: getattr(record, name) for name in _IMAGE_COLUMNS if name not in {"licence", "grp", "quality", "extra"}}
-    values["licence"] = _licence_json(record.licence)
-    values["grp"] = record.group
-    values["quality"] = json.dumps(record.quality)
-    values["extra"] = json.dumps(record.extra)
-    return tuple(values[name] for name in _IMAGE_COLUMNS)
-
-
-def _image_record(row: sqlite3.Row) -> ImageRecord:
-    values: dict[str, Any] = dict(row)
-    values["group"] = values.pop("grp")
-    values["licence"] = _licence(values["licence"])
-    values["quality"] = json.loads(values["quality"])
-    values["extra"] = json.loads(values["extra"])
-    values["state"], values["reason"] = State(values["state"]), Reason(values["reason"])
-    return ImageRecord(**values)
-
-
-def _licence_json(licence: Licence) -> str:
-    return json.dumps({key: value for key, value in vars(licence).items() if value}, ensure_ascii=False)
-
-
-def _licence(text: str) -> Licence:
-    return Licence(**json.loads(text))
 
 
 @contextmanager

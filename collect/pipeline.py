@@ -27,6 +27,7 @@ from collect.net.robots import RobotsCache
 from collect.net.throttle import Throttle
 from collect.net.visit import Visit
 from collect.records import Candidate, Reason, State
+from collect.version import user_agent
 from collect.workspace import Dataset
 
 _LEASES_PER_DOMAIN = 16
@@ -206,12 +207,3 @@ class Pipeline:
     def give_back(self, leases: list[Lease]) -> None:
         """Return untried leases. In the books' thread."""
         self._ledger.give_back(lease.url_id for lease in leases)
-
-
-def user_agent(contact: str) -> str:
-    """Who asks, and how to reach them.
-
-    >>> user_agent("mailto:someone@example.org")
-    'boxwright/0.1 (+mailto:someone@example.org)'
-    """
-    return f"boxwright/0.1 (+{contact})" if contact else "boxwright/0.1"

@@ -26,10 +26,11 @@ from collect.net.address import AddressGuard
 from collect.net.fetch import Fetcher, FetchLimits, Lost, LostError
 from collect.net.robots import RobotsCache, opted_out, tdm_header
 from collect.net.throttle import Throttle
-from collect.pipeline import DownloadSettings, user_agent
+from collect.pipeline import DownloadSettings
 from collect.planner import is_explicit
 from collect.records import ImageRecord, Reason, State
 from collect.sources.source import Outcome, Source, SourceSettings, open_source
+from collect.version import user_agent
 
 _AT_ONCE = 256
 _GONE = {404, 410}

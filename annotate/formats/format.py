@@ -46,6 +46,7 @@ EXPORTERS = {
     "coco": "annotate.formats.coco:write",
     "csv": "annotate.formats.tensorflow_csv:write",
     "cvat": "annotate.formats.cvat:write",
+    "fiftyone": "annotate.review.export:write",
     "huggingface": "annotate.formats.huggingface:write",
     "imagenet": "annotate.formats.voc:write_imagenet",
     "labelme": "annotate.formats.labelme:write",

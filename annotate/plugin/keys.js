@@ -125,15 +125,18 @@
     if (!entry) return say(`there is no class ${place}; ? lists them`, true);
     const field = one("root_label_container");
     if (!field) return say("select a box first, then press the digit of its class");
-    const trigger = field.querySelector('[role="combobox"], [aria-haspopup="listbox"], button, input');
-    if (!trigger) return;
-    const option = async () => {
-      for (const kind of ["mousedown", "mouseup", "click"]) trigger.dispatchEvent(new MouseEvent(kind, { bubbles: true, button: 0 }));
-      return until(() => [...document.querySelectorAll('[role="option"]')].find((item) => item.textContent.trim() === entry.name), 1500);
-    };
-    const choice = await option();
-    if (choice) choice.click();
-    else say(`the App did not offer the class ${entry.name}`, true);
+    const input = field.querySelector('input[role="combobox"]');
+    if (!input) return say("this form has no class list", true);
+    // A combobox offers what is typed; React hears of it only through the prototype's own setter.
+    input.focus();
+    Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, entry.name);
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    const offered = () => [...document.querySelectorAll('[role="option"]')].find((item) => item.textContent.trim() === entry.name);
+    const option = await until(offered, 1500);
+    if (!option) return say(`the App did not offer the class ${entry.name}`, true);
+    const types = { pointerdown: PointerEvent, mousedown: MouseEvent, pointerup: PointerEvent, mouseup: MouseEvent, click: MouseEvent };
+    for (const [type, Kind] of Object.entries(types)) option.dispatchEvent(new Kind(type, { bubbles: true, cancelable: true, button: 0 }));
+    input.blur();
   }
 
   // What the person sees

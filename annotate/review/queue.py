@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from annotate.journal import Event, Journal, Kind, Status, Verdict, box_event
+from annotate.journal import Event, Journal, Kind, Verdict
 from annotate.review.agreement import gold_images
 from annotate.review.dataset import Card, Mark
 from annotate.review.session import GOLD, OWN, SECOND, opinions_path
@@ -51,7 +51,7 @@ def cards(
     parts = assign(dataset, definition, reviewer, records, labels)
     reasons, suspects = wanted(dataset, labels)
     detections = detections_of(workspace, dataset, run) if run else {}
-    shown = _opinions(dataset, definition, reviewer, labels, [image for image, part in parts.items() if part in {SECOND, GOLD}])
+    shown = _opinions(dataset, journal, reviewer, [image for image, part in parts.items() if part in {SECOND, GOLD}])
     twins = duplicate_groups(records, definition.collect.near_duplicate_bits)
     made = [
         Card(
@@ -146,30 +146,24 @@ def _weight(image: str, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{image}\0{name}".encode()).digest()[:8], "big")
 
 
-def _opinions(dataset: Dataset, definition: Definition, reviewer: str, labels: Labels, images: Sequence[str]) -> Labels:
-    """The state of images shown for a second opinion: the same proposals, and nothing of what others said."""
+def _opinions(dataset: Dataset, main: Journal, reviewer: str, images: Sequence[str]) -> Labels:
+    """The state of images shown for a second opinion: what models proposed, and nothing of what others made of it."""
     if not images:
         return {}
     with Journal(opinions_path(dataset, reviewer)) as journal:
         known = current(journal)
-        fresh: list[Event] = []
-        for image in images:
-            entry = labels.get(image)
-            if entry is not None and image not in known:
-                fresh += _proposals(definition, image, entry)
+        fresh = [
+            _plain(event) for image in images if image not in known for event in main.events(image=image) if event.kind == Kind.PROPOSE
+        ]
         if fresh:
             journal.append(fresh)
         state = current(journal)
     return {image: state.get(image, ImageLabels()) for image in images}
 
 
-def _proposals(definition: Definition, image: str, entry: ImageLabels) -> list[Event]:
-    """What models proposed for an image, as they proposed it where that is still known."""
-    return [
-        box_event(Kind.PROPOSE, box.proposed_by, image, box.id, Status.PROPOSED, box.category, box.xywh, box.score)
-        for box in entry.boxes.values()
-        if box.proposed_by.startswith("model:") and definition.current(box.category) and box.w > 0 and box.h > 0
-    ]
+def _plain(event: Event) -> Event:
+    """A proposal's event without its place in the other journal."""
+    return replace(event, uid="", time="", seq=0, previous=0, hash=b"")
 
 
 # Reasons

@@ -7,7 +7,6 @@ journal, and everything one call has to say is one append, durable when the call
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from annotate.boxes import clip_xywh
 from annotate.journal import Event, Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
 from annotate.state import Box, ImageLabels, fold
+from annotate.undo import inverse
 from collect.definition import Definition
 from collect.errors import UsageError
 
@@ -257,17 +257,12 @@ def undo(desk: Desk, image: str) -> Outcome:
     count = last.details.get("boxes", 0)
     together = [*(parts[-count:] if count else []), last]
     latest = {event.box: event.seq for event in history}
-    inverse = [_inverse(desk, event) for event in reversed(together) if latest[event.box] == event.seq]
-    return _done(desk, image, inverse[0].status, inverse, [])
-
-
-def _inverse(desk: Desk, event: Event) -> Event:
-    """The event that puts a box or verdict back to where it stood before `event`."""
-    before = desk.journal.event(event.previous) if event.previous else None
-    nothing = Status.GONE if event.box else Verdict.PENDING
-    source = before or replace(event, status=nothing)
-    detail = json.dumps({**source.details, "undoes": event.seq}, sort_keys=True)
-    return replace(source, kind=Kind.UNDO, actor=desk.actor, detail=detail, score=None, time="", uid="", seq=0, previous=0, hash=b"")
+    inverses = [
+        inverse([earlier for earlier in history if earlier.box == event.box and earlier.seq < event.seq], [event], desk.actor)
+        for event in reversed(together)
+        if latest[event.box] == event.seq
+    ]
+    return _done(desk, image, inverses[0].status, inverses, [])
 
 
 # What changed

@@ -75,21 +75,18 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     from collect.ledger import Ledger
     from collect.live import live_table
     from collect.pipeline import DownloadSettings
-    from collect.reconsider import reconsider
     from collect.sources.source import open_source, settings_for
 
     addresses = tuple(arguments.allow_address)
     told = {"license": arguments.license, "allow_addresses": addresses, "polite": not arguments.impolite}
     sources = {name: open_source(name, replace(settings_for(name, definition), **told)) for name in names}
+    Ledger(dataset.ledger).close()  # a new one is laid out by one connection, before several open it
     with live_table(dataset.ledger, definition, quiet=console.quiet):
         settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite)
         gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
         gathered = gathering.run(arguments.limit, restart=bool(arguments.license))
     with Ledger(dataset.ledger) as ledger:
-        freed = reconsider(ledger, definition)
         report = write_report(dataset, ledger)
-    if freed:
-        console.say(f"{freed} images left quarantine: a later find states their licence")
     for name, why in gathered.closed.items():
         console.say(f"{name} was given up: {why}")
     console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=dataset.name)

@@ -59,6 +59,8 @@ class AddressGuard(AbstractResolver):
         try:
             literal = ipaddress.ip_address(url.host)
         except ValueError:
+            if _is_odd_spelling(url.host):
+                raise AddressRefusedError(f"'{url.host}' is an odd way to write an IP address") from None
             if url.port not in _PORTS and not self._allowed:
                 raise AddressRefusedError(f"port {url.port} is neither 80 nor 443") from None
             return
@@ -133,6 +135,15 @@ def _embedded(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     if any(address in network for network in _NAT64) or int(address) >> 32 == 0:
         found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return [inner for inner in found if inner is not None]
+
+
+def _is_odd_spelling(host: str) -> bool:
+    """Whether a host that is no dotted quad is an IPv4 address all the same: `127.1`, `0x7f.0.0.1`, `2130706433`."""
+    try:
+        socket.inet_aton(host)
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -22,8 +22,8 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
 from collect.errors import MissingServiceError
-from collect.sources.http import user_agent
 from collect.sources.source import SourceSettings
+from collect.version import user_agent
 
 #: The one command that mends a missing browser.
 INSTALL = "sudo apt-get install -y chromium chromium-driver"

@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, ParamSpec
 from urllib.parse import urlsplit
 
@@ -22,6 +21,7 @@ import requests
 import urllib3
 
 from collect.sources.source import Outcome, Page, SourceSettings, key_variable
+from collect.version import user_agent
 
 MAX_BYTES = 32 * 1024 * 1024
 _READ_BYTES = 64 * 1024
@@ -57,15 +57,6 @@ def typed(search: Callable[P, Page]) -> Callable[P, Page]:
             return Page((), Outcome.LAYOUT_CHANGED, None, (), f"the answer has a form that is not known ({type(error).__name__}: {error})")
 
     return wrapped
-
-
-def user_agent(contact: str) -> str:
-    """Who asks: the tool, its version, and whom to write to."""
-    try:
-        version = metadata.version("boxwright")
-    except metadata.PackageNotFoundError:
-        version = "0"
-    return f"boxwright/{version} (+{contact})" if contact else f"boxwright/{version}"
 
 
 @dataclass(frozen=True)

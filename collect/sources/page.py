@@ -18,10 +18,11 @@ from collect.net.throttle import Throttle
 from collect.records import Candidate, Licence, Reason
 from collect.sources.browser import Browser
 from collect.sources.challenges import challenge_in
-from collect.sources.http import typed, user_agent
+from collect.sources.http import typed
 from collect.sources.markup import elements
 from collect.sources.page_images import parse_page
 from collect.sources.source import Outcome, Page, SourceSettings, or_stated, page_of, stated_licence
+from collect.version import user_agent
 
 _OPT_OUTS = frozenset({"noai", "noimageai", "noml", "noindex", "noimageindex", "none"})
 _MOST_SCROLLS = 30

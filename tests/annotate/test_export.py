@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -180,13 +181,22 @@ def test_yolo_is_what_ultralytics_documents(root, tmp_path, capsys):
         assert read == [(name, pytest.approx(box, abs=1e-9)) for name, box in boxes]
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a mongod of our own."""
+    from annotate.review import mongod
+
+    with mongod.running(tmp_path_factory.mktemp("mongod")) as running:
+        yield running.uri
+
+
 @pytest.mark.mongod
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "kind"),
     [("coco", "COCODetectionDataset"), ("cvat", "CVATImageDataset"), ("voc", "VOCDetectionDataset"), ("yolo", "YOLOv5Dataset")],
 )
-def test_fiftyone_imports_the_same_boxes(root, tmp_path, capsys, form, kind):
+def test_fiftyone_imports_the_same_boxes(root, database, tmp_path, capsys, form, kind):
     """FiftyOne's own importers, on a mongod of their own, in a process of their own."""
     export(root, form, tmp_path / "out", capsys, "--copy")
     script = """
@@ -212,7 +222,7 @@ for place in places:
 print("RESULT" + json.dumps(read))
 """
     environment = {
-        "FIFTYONE_DATABASE_DIR": str(tmp_path / "db"),
+        "FIFTYONE_DATABASE_URI": database,
         "FIFTYONE_DO_NOT_TRACK": "true",
         "FIFTYONE_CONFIG_PATH": str(tmp_path / "none.json"),
     }

@@ -67,6 +67,15 @@ def certificate(folder: Path) -> Path:
     return path
 
 
+def authorities() -> str:
+    system = ssl.get_default_verify_paths().openssl_cafile
+    if Path(system).is_file():
+        return system
+    import certifi
+
+    return certifi.where()
+
+
 def hosts() -> list[str]:
     return [f"127.0.{number}.1" for number in range(1, NUM_HOSTS + 1)]
 
@@ -171,7 +180,10 @@ def compare(scheme: str, files: list[Path], num_urls: int, arguments: argparse.N
         folder = Path(place)
         pem = certificate(folder) if scheme == "https" else None
         if pem:
-            os.environ["SSL_CERT_FILE"] = str(pem)
+            # The bundle that every client loads (about 150 authorities), and our certificate.
+            bundle = folder / "bundle.pem"
+            bundle.write_bytes(Path(authorities()).read_bytes() + pem.read_bytes())
+            os.environ["SSL_CERT_FILE"] = str(bundle)
         receive, send = multiprocessing.Pipe(duplex=False)
         server = multiprocessing.get_context("spawn").Process(target=serve, args=(files, pem, send), daemon=True)
         server.start()

@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 
 
 def wait(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:

@@ -1,4 +1,4 @@
-"""A real HTTP server on 127.0.0.1 in a thread of its own, whose answers a test scripts, kind or hostile."""
+"""A real HTTP server on a loopback address in a thread of its own, whose answers a test scripts, kind or hostile."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Handler = Callable[[str, dict[str, str], asyncio.StreamWriter], Awaitable[bool |
 class HostileServer:
     """`handler(path, headers, writer)` writes the raw answer; it returns True where the connection may be used again."""
 
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
+    def __init__(self, handler: Handler, address: str = "127.0.0.1") -> None:
+        self.handler, self._address = handler, address
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
 
@@ -24,7 +24,7 @@ class HostileServer:
 
         def run() -> None:
             asyncio.set_event_loop(self._loop)
-            self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+            self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, self._address, 0))
             self.port = self._server.sockets[0].getsockname()[1]
             ready.set()
             self._loop.run_forever()

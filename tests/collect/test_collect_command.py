@@ -247,3 +247,33 @@ def test_collect__ray_brings_what_the_local_engine_brings(demo: Workspace, site:
     assert result["states"]["KEPT"] > 15 and result["waiting"] == 0
     with Ledger(demo.dataset("demo").ledger) as ledger:
         assert all(site.truth(record.sha256) == site.truth(record.source_url) for record in ledger.images())
+
+
+def test_collect__ctrl_c_keeps_what_is_done(demo: Workspace) -> None:
+    command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--quiet"]
+    dataset = demo.dataset("demo")
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(dataset.images.glob("*/*/*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Run the same command again to go on" in words and "Traceback" not in words
+    with Ledger(dataset.ledger) as ledger:
+        assert "LEASED" not in ledger.counts().states  # what was in flight has been given back
+        assert {record.sha256 for record in ledger.images()} == {path.stem for path in dataset.images.glob("*/*/*")}
+
+
+@pytest.mark.browser
+def test_collect__bing_images_with_a_real_browser(demo: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the fragment gives nothing, Chromium opens the page, says no to cookies, scrolls and presses "see more"."""
+    with Site(scenes=make_scenes(45, seed=1), fragments=False) as site:
+        definition = demo.dataset("demo").definition
+        text = "".join(
+            f'bing-images = "{site.base_url}"\n' if line.startswith("bing-images =") else f"{line}\n"
+            for line in definition.read_text().splitlines()
+        )
+        definition.write_text(text.replace("per_domain = 8", "per_domain = 8\nexpand_queries = false"))
+        result = run(demo, capsys, "collect", "demo", "--source", "bing-images", "--license", "CC-BY-4.0", "--limit", "8", *ALLOW)
+        assert result["states"]["KEPT"] == 8
+        assert site.requests["/images/search"] >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
@@ -28,6 +29,8 @@ REFUSED = {
     "unknown_compression_method.png": Reason.BROKEN,
     "syntax_num_frames_zero.png": Reason.BROKEN,
     "broken_data_stream.png": Reason.BROKEN,
+    "chunk_no_fctl.png": Reason.BROKEN,
+    "truncated_end_chunk.png": Reason.BROKEN,
     "not_enough_data.jp2": Reason.FORMAT,
     "cross_scan_line.tga": Reason.NOT_AN_IMAGE,
     "10ct_32bit_128.tiff": Reason.FORMAT,
@@ -67,8 +70,9 @@ def test_kept_odd_files_have_the_upright_size_that_pillow_sees(real_data: Path) 
     for path in sorted((real_data / "odd-images").rglob("*")):
         verdict = inspect(path.read_bytes()) if path.is_file() else None
         if isinstance(verdict, Picture):
-            with warnings.catch_warnings(), Image.open(path) as image:
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                image = Image.open(io.BytesIO(path.read_bytes()))
                 assert ImageOps.exif_transpose(image).size == (verdict.width, verdict.height), path.name
 
 

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from collect import definition
 from collect.errors import CorruptError
 from collect.ledger import Ledger, Settlement
-from collect.reconsider import reconsider
-from collect.records import Candidate, ImageRecord, Licence, Reason, State
+from collect.records import Candidate, Licence, Reason, State
 
 
 @pytest.fixture
@@ -95,24 +93,3 @@ def test_open__refuses_a_newer_schema(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(CorruptError, match="newer Boxwright"):
         Ledger(tmp_path / "ledger.sqlite")
-
-
-def test_reconsider__frees_what_a_later_find_licenses(ledger: Ledger) -> None:
-    described = definition.parse(Path("x"), definition.template("pets", [(1, "cat")]))
-    ledger.add_finds([candidate(1), candidate(2)])
-    image = ImageRecord(
-        sha256="a" * 64, extension="jpg", width=9, height=9, orientation=1, phash="0" * 16, num_bytes=1, state=State.QUARANTINED,
-        reason=Reason.LICENCE_UNKNOWN, licence=Licence(), source="bing-api", query="cat", class_name="cat", source_url="", page_url="",
-        domain="example.org", found_at="",
-    )  # fmt: skip
-    settled = [Settlement(lease.url_id, State.QUARANTINED, sha256="a" * 64, image=image) for lease in ledger.lease(1)]
-    ledger.settle(settled)
-    assert reconsider(ledger, described) == 0
-    ledger.add_finds([candidate(1, "again", licence=Licence("CC-BY-NC-2.0"))])
-    assert reconsider(ledger, described) == 0
-    ledger.add_finds([candidate(1, "openly", licence=Licence("CC-BY-4.0", creator="Ada"))])
-    assert reconsider(ledger, described) == 1
-    (kept,) = ledger.images()
-    assert (kept.licence.creator, kept.query, kept.state) == ("Ada", "openly", State.KEPT)
-    assert ledger.counts().states == {"KEPT": 1, "FOUND": 1}
-    assert reconsider(ledger, described) == 0

@@ -28,6 +28,7 @@ class Evaluate:
         )
         parser.add_argument("--engine", default="hotcoco", help="hotcoco or pycocotools (default: hotcoco)")
         parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap that gives the intervals; 0 = none")
+        parser.add_argument("--no-cross-check", action="store_true", help="do not ask pycocotools too (it takes fifty times as long)")
         parser.add_argument("--device", default="auto", help="where to detect when the run has no detections for the split yet")
         parser.add_argument("--report", action="store_true", help="also write the run's report.html anew")
 
@@ -41,7 +42,7 @@ class Evaluate:
         if not (arguments.ground_truth and arguments.detections):
             raise UsageError("say what to evaluate: a RUN, or both --ground-truth GT.json and --detections DT.json")
         evaluation = evaluate_files(arguments.ground_truth, arguments.detections, engine=arguments.engine)
-        return _result(evaluation, arguments.resamples, console)
+        return _result(evaluation, arguments, console)
 
     def _of_run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         from train.judging import errors_view, report
@@ -60,7 +61,7 @@ class Evaluate:
             _detect(run, split, arguments.device, console)
         document = run.ground_truth(split)
         evaluation = evaluate(document, read_detections(run.detections(split)), engine=arguments.engine)
-        result = {"run": run.name, "split": split, **_result(evaluation, arguments.resamples, console)}
+        result = {"run": run.name, "split": split, **_result(evaluation, arguments, console)}
         if not console.dry_run:
             result["errors"] = str(errors_view.write(run.path, split, evaluation, document))
             if arguments.report:
@@ -85,12 +86,13 @@ def _detect(run: RunFiles, split: str, device: str, console: Console) -> None:
     write_atomic(run.detections(split), orjson.dumps(found))
 
 
-def _result(evaluation: Evaluation, resamples: int, console: Console) -> dict[str, Any]:
+def _result(evaluation: Evaluation, arguments: Namespace, console: Console) -> dict[str, Any]:
     from train.judging import intervals
     from train.judging.report import agrees_with_pycocotools
 
+    resamples: int = arguments.resamples
     bounds = intervals.of_evaluation(evaluation, resamples=resamples) if resamples else None
-    agrees = agrees_with_pycocotools(evaluation)
+    agrees = None if arguments.no_cross_check else agrees_with_pycocotools(evaluation)
     for line in summary_lines(evaluation):
         console.out(line)
     headings = ["class", "boxes", "AP", "95 %", "AP50", "AP75", "F1", "score"]
@@ -103,11 +105,12 @@ def _result(evaluation: Evaluation, resamples: int, console: Console) -> dict[st
         console.say("there is no box in the ground truth, so nothing can be found or missed: pycocotools writes -1 for that")
     elif not len(evaluation.found):
         console.say("there is no detection at all, so AP is 0")
-    if not agrees:
+    if agrees is False:
         console.say(
             f"pycocotools does not give the same numbers as {evaluation.engine}; trust `--engine pycocotools`, and please report this"
         )
     document = evaluation.to_json()
+    document |= _diagnosis(evaluation)
     document["cross_check"] = {"engine": "pycocotools", "agrees": agrees}
     document["intervals"] = bounds.to_json() if bounds else None
     if bounds:
@@ -115,6 +118,22 @@ def _result(evaluation: Evaluation, resamples: int, console: Console) -> dict[st
             interval = bounds.per_category[entry["id"]]
             entry |= {"ap_low": interval.low, "ap_high": interval.high}
     return document
+
+
+def _diagnosis(evaluation: Evaluation) -> dict[str, Any]:
+    """What the report shows besides, for scripts: VOC's AP at IoU .5 (inclusive pixels), TIDE's kinds, calibration."""
+    from train.judging.diagnosis import by_size, calibration
+    from train.judging.error_kinds import error_kinds
+    from train.judging.voc import voc_ap
+
+    voc = voc_ap(evaluation.truth, evaluation.found)
+    kinds = error_kinds(evaluation.truth, evaluation.found, evaluation.matches50)
+    return {
+        "voc_ap50": {"every_point": voc.mean_every_point, "eleven_point": voc.mean_eleven_point},
+        "error_kinds": {kind: {"count": kinds.counts[kind], "delta_ap50": kinds.delta_ap50[kind]} for kind in kinds.counts},
+        "calibration_error": calibration(evaluation.matches50).ece,
+        "per_size": by_size(evaluation),
+    }
 
 
 def summary_lines(evaluation: Evaluation) -> Iterator[str]:

@@ -35,6 +35,7 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--mixup": ("mixup", float, "chance of two images blended"),
     "--copy-paste": ("copy_paste", float, "chance of pasting objects of another image"),
     "--augment": ("augment", str, "an albumentations pipeline of your own (JSON or YAML)"),
+    "--checkpoint-every": ("checkpoint_s", float, "seconds between checkpoints within an epoch (there is one at each epoch's end)"),
     "--workers": ("workers", int, "loader processes; -1 = by the device"),
 }
 

@@ -9,7 +9,7 @@ judged once against what they were before: that avoids, instead of mending, what
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def _paste(sample: Sample, size_wh: tuple[int, int], scale: NDArray[np.float64],
     part = sample.pixels[low[1] : high[1], low[0] : high[0]]
     at = np.rint(low * scale + offset).astype(int)
     size = np.maximum(np.rint((high - low) * scale).astype(int), 1)
-    shrinks = scale.min() < 1
+    shrinks = scale.min() < 0.6  # between that and 1 a bilinear resize does not alias yet, and costs a third
     resized = cv2.resize(part, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     canvas = np.full((size_wh[1], size_wh[0], 3), GREY, dtype=np.uint8)
     start, end = np.maximum(at, 0), np.minimum(at + size, size_wh)
@@ -219,8 +219,8 @@ class Guarded:
     """An albumentations pipeline that cannot damage boxes.
 
     Boxes are passed with their row as label, so integer labels stay integers; invalid boxes (zero width) are filtered, not
-    raised on; visibility and least side are judged once, at the end, against the boxes that came in, scaled by what the
-    pipeline did to the whole image; boxes that did not move keep their float64 coordinates.
+    raised on. The corners of each box travel along as keypoints, which are not cut at the canvas: visibility is judged
+    once, at the end, against the whole box as it would be without any crop. Boxes that did not move keep every bit.
 
     Args:
         transforms: albumentations transforms, geometric ones included.
@@ -228,12 +228,20 @@ class Guarded:
     """
 
     def __init__(self, transforms: Sequence[Any], rules: BoxRules | None = None) -> None:
-        import albumentations
+        from albumentations import BboxParams, Compose, DualTransform, KeypointParams
 
+        for transform in _flat(transforms):
+            if getattr(transform, "rotate_method", None) == "largest_box":
+                transform.rotate_method = "ellipse"  # the largest box grows to twice the area at 45°
         self.rules = rules or BoxRules()
-        self._geometric = any(_moves_boxes(transform) for transform in transforms)
-        parameters = albumentations.BboxParams("pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True)
-        self._pipeline = albumentations.Compose(list(transforms), bbox_params=parameters if self._geometric else None)
+        self._geometric = any(isinstance(transform, DualTransform) for transform in _flat(transforms))
+        boxes = BboxParams("pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True)
+        corners = KeypointParams("xy", remove_invisible=False)
+        self._pipeline = Compose(
+            list(transforms),
+            bbox_params=boxes if self._geometric else None,
+            keypoint_params=corners if self._geometric else None,
+        )
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """The sample transformed; the same for the same `seed`, whatever came before and in whichever process."""
@@ -242,29 +250,33 @@ class Guarded:
             return replace(sample, pixels=self._pipeline(image=sample.pixels)["image"])
         height, width = sample.pixels.shape[:2]
         inside = np.clip(sample.boxes_N4, 0, [width, height, width, height])
-        rows = np.arange(len(inside))
-        found = self._pipeline(image=np.ascontiguousarray(sample.pixels), bboxes=inside, rows=rows)
-        back = np.asarray(found["rows"]).astype(np.int64).reshape(-1)
+        corners = inside[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
+        pixels = np.ascontiguousarray(sample.pixels)
+        found = self._pipeline(image=pixels, bboxes=inside, rows=np.arange(len(inside)), keypoints=corners)
+        rows = np.asarray(found["rows"]).astype(np.int64).reshape(-1)
         moved = np.asarray(found["bboxes"], dtype=np.float64).reshape(-1, 4)[:, :4]
-        same = np.abs(moved - inside[back]).max(axis=1, initial=0) < 1e-2
-        moved[same] = inside[back[same]]
-        before = area(inside)[back] * self._magnification(sample.pixels, found["image"])
-        return clip(Sample(found["image"], moved, sample.labels_N[back]), np.where(same, area(moved), before), self.rules)
-
-    @staticmethod
-    def _magnification(before: Pixels, after: Pixels) -> float:
-        """A lower bound of the change of area: a canvas that became smaller was cropped, never only shrunk, at worst."""
-        return min(1.0, float(after.shape[0] * after.shape[1]) / float(before.shape[0] * before.shape[1]))
+        whole = _polygon_area(np.asarray(found["keypoints"], dtype=np.float64).reshape(-1, 4, 2))[rows]
+        same = np.abs(moved - inside[rows]).max(axis=1, initial=0) < 1e-3
+        moved[same] = inside[rows[same]]
+        return clip(Sample(found["image"], moved, sample.labels_N[rows]), whole, self.rules)
 
 
-def _moves_boxes(transform: Any) -> bool:
-    """Whether a transform, or one inside it, is geometric."""
-    import albumentations
+def _polygon_area(corners_N42: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Areas of quadrilaterals, by the shoelace formula: exact for a box under any affine map."""
+    following = np.roll(corners_N42, -1, axis=1)
+    cross = corners_N42[..., 0] * following[..., 1] - corners_N42[..., 1] * following[..., 0]
+    doubled: NDArray[np.float64] = np.abs(cross.sum(axis=1))
+    return doubled / 2
 
-    inner = getattr(transform, "transforms", None)
-    if inner is not None:
-        return any(_moves_boxes(one) for one in inner)
-    return isinstance(transform, albumentations.DualTransform)
+
+def _flat(transforms: Sequence[Any]) -> Iterator[Any]:
+    """All transforms, those inside `OneOf` and `Sequential` too."""
+    for transform in transforms:
+        inner = getattr(transform, "transforms", None)
+        if inner is None:
+            yield transform
+        else:
+            yield from _flat(inner)
 
 
 def pixel_transforms(strength: float) -> list[Any]:

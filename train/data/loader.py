@@ -6,6 +6,7 @@ the order of work change nothing. An image that cannot be read becomes a sentenc
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,9 +181,9 @@ def batches(dataset: SplitImages, keys: Iterator[list[Key]], workers: int, pin: 
     Raises:
         TrainingError: a worker died or hung.
     """
-    settings: dict[str, Any] = (
-        {"multiprocessing_context": "forkserver", "timeout": WORKER_TIMEOUT_S, "prefetch_factor": 4} if workers else {}
-    )
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload(["train.data.loader"])  # imported once, not by each worker
+    settings: dict[str, Any] = {"multiprocessing_context": fresh, "timeout": WORKER_TIMEOUT_S, "prefetch_factor": 4} if workers else {}
     loader = DataLoader(
         dataset,
         batch_sampler=_Keys(keys),

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -36,13 +36,22 @@ def save(path: Path, document: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                torch.save({"format": FORMAT, **document}, file)
+                _write(document, file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         fsync_folder(path.parent)
+
+
+def _write(document: Mapping[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save({"format": FORMAT, **document}, file)
+    except RuntimeError as error:  # torch's writer, closing, hides that the disk is full behind an error of its own
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import logging
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from collect.errors import BoxwrightError, TrainingError
+from collect.errors import TrainingError
 from train.data import loader
 from train.data.cache import ImageCache
 from train.data.release import Release
@@ -172,16 +173,13 @@ class Training:
         self.model.train()
         self.frozen.hold()
         device = self.ranks.device
-        try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                losses = self.model(batch.to(device))
-            total: Tensor = sum(losses.values(), start=torch.zeros((), device=device))
-            self._check(total, batch.names)
-            (total / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
-            if self._between_updates(1):
-                self._update(rate)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise memory.too_small(self.detector, self.config, device) from error
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            losses = self.model(batch.to(device))
+        total: Tensor = sum(losses.values(), start=torch.zeros((), device=device))
+        self._check(total, batch.names)
+        (total / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+        if self._between_updates(1):
+            self._update(rate)
         state.step += 1
         state.images += len(batch) * self.ranks.world
         self._add({"loss": total.detach(), "batches": 1.0, **{f"loss_{name}": value.detach() for name, value in losses.items()}})
@@ -362,10 +360,19 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
     training = Training(config, release, detector, ranks, run_path, how.validate)
     if how.resume:
         training.resume(checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)))
-    try:
-        training.run(how.progress)
-    except RuntimeError as error:
-        if isinstance(error, BoxwrightError) or not memory.is_out_of_memory(error):
-            raise
-        raise memory.too_small(detector, config, ranks.device) from error
+    if _runs_out_of_memory(training, how.progress):
+        raise memory.too_small(detector, config, ranks.device)
     return training.state, config
+
+
+def _runs_out_of_memory(training: Training, progress: Progress) -> bool:
+    """Run a training; True when the memory was too small, and then what the failed step held is free again."""
+    try:
+        training.run(progress)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        logger.info("out of memory: %s", error)
+        traceback.clear_frames(error.__traceback__)
+        return True
+    return False

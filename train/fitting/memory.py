@@ -11,15 +11,12 @@ from train.fitting.config import TrainConfig
 _BOXES = 100
 _LARGEST = 64
 _SHARE = 0.85
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "could not create a primitive", "could not create a memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says so: CUDA's, or the CPU allocator's (a bare RuntimeError)."""
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "not enough memory" in str(error)
-        or "can't allocate memory" in str(error)
-    )
+    """Whether an exception says so: CUDA's, the CPU allocator's, or oneDNN's (bare RuntimeErrors)."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def worst_case(batch_size: int, side_px: int, categories: int) -> Batch:

@@ -76,7 +76,7 @@ def train_run(
         find_detector(settings.detector)
         if not resume:
             run_path = _new_run_path(dataset, settings, ranks)
-        with exclusive(run_path / f".lock-{ranks.rank}", f"train {run_path.name}"):
+        with exclusive(dataset.locks / f"{run_path.name}-{ranks.rank}", f"train {run_path.name}"):
             return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), None if quiet else console)
 
 
@@ -150,8 +150,8 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
     """Detect on val and test with the best weights; write `detections-<split>.json` and `metrics.json`.
 
     Returns:
-        Per judged split the twelve COCO numbers by name; besides what the training took: `train_wall_s`, `train_cpu_s`
-        (of all threads of this process), `images`, `epochs`, `best_epoch`, `unreadable`, `parameters`.
+        Per judged split (val and test, or train where both are empty) the twelve COCO numbers by name; besides what the
+        training took: `train_wall_s`, `train_cpu_s` (of all its threads), `images`, `epochs`, `best_epoch`, `unreadable`, `parameters`.
     """
     predictor = Predictor.from_run(run_path, device)
     metrics: dict[str, Any] = {
@@ -172,9 +172,7 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
         "images_per_s": round(state.images / max(state.wall_s, 1e-9), 3),
         "parameters": sum(parameter.numel() for parameter in predictor.detector.parameters()),
     }
-    for split in JUDGED:
-        if not release.size_of(split):
-            continue
+    for split in [split for split in JUDGED if release.size_of(split)] or ["train"]:
         found, failures = detect_split(predictor, release.splits[split], release.images)
         for failure in failures:
             logger.warning("not judged, since it cannot be read: %s", failure)

@@ -118,9 +118,15 @@ def test_the_verb_on_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert set(result["per_category"][0]) >= {"id", "name", "ap", "ap50", "ap75", "ar", "boxes", "f1", "threshold", "precision", "recall"}
     assert result["intervals"]["ap"]["low"] <= result["stats"][0] <= result["intervals"]["ap"]["high"]
     assert Path(result["report"]).is_file()
+    assert 0 < result["voc_ap50"]["eleven_point"] < 1 and 0 < result["calibration_error"] < 1
+    assert set(result["error_kinds"]) == {"Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"}
+    assert sum(row["boxes"] for row in result["per_size"][1:]) >= result["boxes"] == result["per_size"][0]["boxes"]
     errors = json.loads(Path(result["errors"]).read_text())
     assert {entry["kind"] for entry in errors} >= {"right", "Loc", "Cls", "Miss"}
     assert all(len(entry["image"]) == 64 and entry["category"] in NAMES for entry in errors)
+
+    assert boxwright.main(["evaluate", "v001-try", "--root", root, "--no-cross-check", "--json", "--resamples", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["cross_check"] == {"engine": "pycocotools", "agrees": None}
 
     assert boxwright.main(["evaluate", "v001-try", "--root", root]) == 0
     lines = capsys.readouterr().out

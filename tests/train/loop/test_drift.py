@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from annotate import coco
 from collect.workspace import Dataset
 from train.data.release import Release
@@ -26,7 +27,9 @@ def test_permutation_test__rarely_cries_wolf_and_sees_a_shift():
 
 def test_compare__larger_images_from_another_source(make_dataset, noise, monkeypatch):
     monkeypatch.setattr("train.fitting.weights.imagenet_mobilenet_v2", lambda: None)  # the histogram: nothing is downloaded
-    dataset, records = make_dataset("pets", ["cat"], [noise(k, (64, 48)) for k in range(12)] + [noise(k, (160, 120)) for k in range(50, 60)])
+    dataset, records = make_dataset(
+        "pets", ["cat"], [noise(k, (64, 48)) for k in range(12)] + [noise(k, (160, 120)) for k in range(50, 60)]
+    )
     assert isinstance(dataset, Dataset)
     shift = compare(dataset, records[:12], records[12:])
     assert shift["size"]["drifted"]

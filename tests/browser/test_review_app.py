@@ -1,0 +1,327 @@
+"""The whole review in a real Chromium against the real App and a real mongod, as a person does it: mouse and keyboard."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import statistics
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from annotate.journal import Event, Journal, Kind, Status, box_event, new_box_id
+from annotate.review.dataset import sample_id
+from annotate.state import of_image
+from collect import blobs
+from collect import definition as definitions
+from collect.ledger import Ledger
+from collect.records import ImageRecord, Licence, Reason, State
+from collect.workspace import Dataset, Workspace
+from tests.browser.app import BACKSPACE, App, Server, chromium, wait
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.mongod,
+    pytest.mark.skipif(not Path("/usr/bin/chromium").exists(), reason="no Chromium: apt-get install chromium chromium-driver"),
+]
+SIZE = (400, 300)
+NAME = "beach"
+
+
+def make(root: Path, count: int = 6, proposals: int = 2) -> tuple[Dataset, list[str]]:
+    """A dataset of small pictures; the first ones of the queue have two proposals each. Returns the images in queue order."""
+    dataset = Workspace.at(root).new_dataset(NAME)
+    text = definitions.template(NAME, [(1, "gull"), (2, "crab"), (3, "buoy")])
+    definitions.create(dataset, text.replace('definition = ""', 'definition = "The whole animal, feet included."', 1))
+    rng = np.random.default_rng(0)
+    records = []
+    for _ in range(count):
+        buffer = io.BytesIO()
+        picture = Image.fromarray(rng.integers(60, 200, (6, 8, 3), dtype=np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
+        picture.save(buffer, "JPEG")
+        data = buffer.getvalue()
+        sha = hashlib.sha256(data).hexdigest()
+        blobs.store(dataset, sha, "jpg", data, durable=False)
+        records.append(
+            ImageRecord(
+                sha, "jpg", *SIZE, 1, f"{rng.integers(2**63):016x}", len(data), State.KEPT, Reason.NONE, Licence(spdx="CC0-1.0", creator="me"),
+                "folder", "beach", "gull", f"http://127.0.0.1/{sha}", "", "", "2026-01-01",
+            )
+        )  # fmt: skip
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_images(records)
+    images = sorted(record.sha256 for record in records)
+    with Journal(dataset.labels) as journal:
+        journal.append(
+            box_event(Kind.PROPOSE, "model:m", image, new_box_id(), Status.PROPOSED, name, (x, 40, 80, 90), score)
+            for image in images[:proposals]
+            for name, x, score in (("gull", 30, 0.9), ("crab", 150, 0.6))
+        )
+    return dataset, images
+
+
+class Scene:
+    """A running review, its page and its journal."""
+
+    def __init__(self, dataset: Dataset, images: list[str], server: Server, app: App, shots: Path) -> None:
+        self.dataset, self.images, self.server, self.app, self.shots = dataset, images, server, app, shots
+
+    def events(self, since: int = 0) -> list[Event]:
+        with Journal(self.dataset.labels) as journal:
+            return list(journal.events(after=since))
+
+    def head(self) -> int:
+        with Journal(self.dataset.labels) as journal:
+            return journal.head()[0]
+
+    def after(self, act: Callable[[], Any], *kinds: str) -> list[Event]:
+        """Do something; the journal must then get exactly events of these kinds, in this order."""
+        head = self.head()
+        act()
+        wait(lambda: len(self.events(head)) >= len(kinds), f"{kinds} in the journal, which has {[e.kind for e in self.events(head)]}")
+        time.sleep(0.3)
+        events = self.events(head)
+        assert [event.kind for event in events] == list(kinds)
+        return events
+
+    def goes_to(self, act: Callable[[], Any], image: str) -> None:
+        act()
+        wait(lambda: self.app.sample() == sample_id(image), f"the App to show {image[:12]}")
+        self.app.find("lighter-sample-renderer-canvas")
+
+    def shot(self, name: str) -> None:
+        self.app.screenshot(self.shots / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(os.environ.get("BOXWRIGHT_SHOTS") or tmp_path_factory.mktemp("shots"))
+
+
+@pytest.fixture
+def scene(tmp_path: Path, shots: Path) -> Iterator[Scene]:
+    dataset, images = make(tmp_path)
+    server = Server(tmp_path, NAME, "--reviewer", "ann")
+    try:
+        with chromium(tmp_path / "profile") as driver:
+            yield Scene(dataset, images, server, App(driver, server.url), shots)
+    finally:
+        assert server.stop() == 0, server.errors.read_text()[-3000:]
+        pid = int((tmp_path / ".boxwright" / "mongo" / "mongod.pid").read_text().split()[0])
+        assert not Path(f"/proc/{pid}").exists(), "mongod is stopped with its last review"
+
+
+def begin(scene: Scene) -> None:
+    """From the grid into Annotate mode on the first image, by Enter."""
+    scene.app.open()
+    scene.app.find("looker")
+    wait(lambda: scene.app.driver.execute_script("return window.__boxwrightKeys === true"), "the keys script")
+    scene.shot("grid")
+    scene.goes_to(lambda: scene.app.keys("\ue007"), scene.images[0])
+    scene.app.find("detection-mode")
+
+
+def test_a_review_by_hand(scene: Scene, tmp_path: Path) -> None:
+    app, (one, two, three, four, *_) = scene.app, scene.images
+    begin(scene)
+
+    def drawn() -> None:
+        app.keys("b")
+        wait(lambda: app.there("lighter-sample-renderer-canvas") and "bounding box" in app.driver.page_source, "drawing mode")
+        app.drag((0.55, 0.55), (0.75, 0.85), SIZE)
+
+    (draw,) = scene.after(drawn, "draw")
+    assert (draw.actor, draw.image, draw.status) == ("reviewer:ann", one, "present")
+    assert draw.xywh == pytest.approx((220, 165, 80, 90), abs=4)
+    scene.shot("drawn")
+    (moved,) = scene.after(lambda: app.drag((0.65, 0.7), (0.75, 0.6), SIZE), "edit")
+    assert moved.box == draw.box
+    assert moved.xywh == pytest.approx((260, 135, 80, 90), abs=4)
+    (relabelled,) = scene.after(lambda: app.keys("3"), "edit")
+    assert (relabelled.box, relabelled.category, relabelled.xywh) == (draw.box, "buoy", moved.xywh)
+    scene.shot("relabelled")
+    (gone,) = scene.after(lambda: app.keys(BACKSPACE), "delete")
+    assert (gone.box, gone.status) == (draw.box, "gone")
+
+    # Accept: the two proposals become boxes, and the next image is there, still in Annotate mode.
+    accepted = scene.after(lambda: scene.goes_to(lambda: app.keys("a"), two), "accept", "accept", "verdict")
+    assert {event.actor for event in accepted} == {"reviewer:ann"}
+    assert accepted[-1].status == "accepted"
+    assert accepted[-1].details["seconds"] > 0
+    app.find("detection-mode")
+    (rejected,) = scene.after(lambda: scene.goes_to(lambda: app.keys("r"), three), "verdict")
+    assert (rejected.image, rejected.status) == (two, "rejected")
+    (undone,) = scene.after(lambda: scene.goes_to(lambda: app.keys("z"), two), "undo")
+    assert (undone.image, undone.status, undone.details["undoes"]) == (two, "pending", rejected.seq)
+    (sent_back,) = scene.after(lambda: scene.goes_to(lambda: app.keys("n"), three), "verdict")
+    assert (sent_back.image, sent_back.status) == (two, "needs_boxes")
+    negative = scene.after(lambda: scene.goes_to(lambda: app.keys("0"), four), "verdict")
+    assert (negative[0].image, negative[0].status) == (three, "accepted")
+    app.keys("?")
+    app.find("#bw-help table")
+    scene.shot("help")
+    app.keys("?")
+    wait(lambda: not app.there("#bw-help"), "the help to go")
+
+    # An accept right after a stroke takes the stroke along, and its journal entry comes first.
+    app.keys("b")
+    wait(lambda: "bounding box" in app.driver.page_source, "drawing mode")
+
+    def stroke_and_accept() -> None:
+        app.drag((0.1, 0.1), (0.3, 0.4), SIZE)
+        scene.goes_to(lambda: app.keys("a"), scene.images[4])
+
+    stroke, verdict = scene.after(stroke_and_accept, "draw", "verdict")
+    assert (stroke.image, verdict.status) == (four, "accepted")
+
+    # Restart, and go on.
+    assert scene.server.stop() == 0
+    head = scene.head()
+    scene.server = Server(tmp_path, NAME, "--reviewer", "ann")
+    scene.app.url = scene.server.url
+    try:
+        scene.images = [scene.images[4], *scene.images]  # the first that waits
+        begin(scene)
+        scene.shot("restarted")
+        (last,) = scene.after(lambda: scene.goes_to(lambda: app.keys("a"), scene.images[6]), "verdict")
+        assert (last.image, last.status) == (scene.images[0], "accepted")
+        assert scene.head() == head + 1
+    finally:
+        assert scene.server.stop() == 0
+    with Journal(scene.dataset.labels) as journal:
+        assert journal.broken() is None
+        assert of_image(journal, one).verdict == "accepted"
+        times = [event.time for event in journal.events()]
+    assert times == sorted(times)
+    assert "boxes a minute" in (scene.dataset.folder / "review-report.html").read_text()
+    words = [line for line in scene.server.lines() if "verdict" in line]
+    assert [line["verdict"] for line in words] == ["accepted"]
+
+
+def hide(app: App, category: str) -> None:
+    """Set a view that shows only boxes of one class, as the App's view bar does."""
+    stage = {
+        "_cls": "fiftyone.core.stages.FilterLabels",
+        "kwargs": [["field", "boxes"], ["filter", {"$eq": ["$$this.label", category]}], ["only_matches", True], ["trajectories", False]],
+    }
+    app.driver.execute_script("window.__foo__.executeOperator('set_view', {view: [arguments[0]]})", stage)
+    wait(lambda: len([e for e in app.driver.find_elements("css selector", "[data-cy=looker]") if e.is_displayed()]) == 2, "the view of two")
+
+
+def test_a_view_that_hides_boxes_loses_none(scene: Scene) -> None:
+    app, one = scene.app, scene.images[0]
+    app.open()
+    wait(lambda: app.driver.execute_script("return window.__boxwrightKeys === true"), "the keys script")
+    assert not app.there("action-convert-filters-to-view-stages")
+    hide(app, "crab")
+    scene.goes_to(lambda: app.keys("\ue007"), one)
+    app.find("detection-mode")
+    app.keys("b")
+    wait(lambda: "bounding box" in app.driver.page_source, "drawing mode")
+    (draw,) = scene.after(lambda: app.drag((0.55, 0.55), (0.75, 0.85), SIZE), "draw")
+    time.sleep(5)  # the App's own clean-up came within four seconds where nothing stood against it
+    scene.shot("hiding")
+    with Journal(scene.dataset.labels) as journal:
+        state = of_image(journal, one)
+    assert [(box.category, box.status) for box in state.boxes.values()] == [
+        ("gull", "proposed"),
+        ("crab", "proposed"),
+        (draw.category, "present"),
+    ]
+    assert [event.kind for event in scene.events(draw.seq)] == []
+    assert "the view filters labels (FilterLabels)" in scene.server.errors.read_text()
+
+
+def test_buttons_and_panel(scene: Scene) -> None:
+    app, one = scene.app, scene.images[0]
+    app.open()
+    app.find("looker")
+    accept = '[data-item-id="@boxwright/review/accept"]'
+    app.find(accept)
+    app.driver.execute_script("window.__foo__.executeOperator('set_selected_samples', {samples: [arguments[0]]})", sample_id(one))
+    time.sleep(1)
+    scene.after(lambda: app.click(accept), "accept", "accept", "verdict")
+    app.click("new-panel-btn")
+    app.click("new-panel-option-progress")
+    wait(lambda: "1 of 6 images judged" in app.driver.find_element("tag name", "body").text, "the panel's text")
+    wait(lambda: "feet included" in app.driver.find_element("tag name", "body").text, "the class guide")
+    scene.shot("panel")
+
+
+def status(url: str, token: str, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_what_the_guard_refuses_and_what_the_page_asks_for(scene: Scene) -> None:
+    base, _, token = scene.server.url.partition("/datasets/")[0], "", scene.server.url.rpartition("token=")[2]
+    with Journal(scene.dataset.labels):
+        picture = scene.dataset.image_path(scene.images[0], "jpg")
+    assert status(f"{base}/media?filepath={picture}", token)[0] == 200
+    for path in ("/etc/passwd", str(scene.dataset.ledger), f"{scene.dataset.images}/../ledger.sqlite"):
+        code, text = status(f"{base}/media?filepath={path}", token)
+        assert (code, "only images of the dataset" in text) == (403, True), path
+    link = scene.dataset.images / "link.jpg"
+    link.symlink_to("/etc/passwd")
+    assert status(f"{base}/media?filepath={link}", token)[0] == 403
+    assert status(f"{base}/media?filepath={picture}", "wrong")[0] == 403
+    assert status(f"{base}/", token, Host="evil.example")[0] == 403
+    assert status(f"{base}/", token, Origin="http://evil.example")[0] == 403
+    assert status(f"{base}/", token, Origin="http://127.0.0.1:1")[0] == 403
+    assert status(f"{base}/", token, Origin=base)[0] == 200
+    assert "an SSH tunnel" in status(f"{base}/", token, Host="evil.example")[1]
+
+    scene.app.open()
+    scene.app.find("looker")
+    time.sleep(2)
+    asked = [json.loads(entry["message"])["message"] for entry in scene.app.driver.get_log("performance")]
+    wanted = {
+        event["params"]["requestId"]: event["params"]["request"]["url"] for event in asked if event["method"] == "Network.requestWillBeSent"
+    }
+    blocked = {
+        e["params"]["requestId"] for e in asked if e["method"] == "Network.loadingFailed" and e["params"].get("blockedReason") == "csp"
+    }
+    outside = [url for number, url in wanted.items() if url.startswith("http") and not url.startswith(base) and number not in blocked]
+    assert outside == [], "the page talks to nobody else"
+    assert "token" not in scene.app.driver.current_url
+
+
+@pytest.mark.slow
+def test_how_long_a_verdict_takes(tmp_path: Path, shots: Path, record_property: Callable[[str, object], None]) -> None:
+    """No assertion on time: prints the median from key to the next image, for LOG.md."""
+    dataset, images = make(tmp_path, count=24, proposals=24)
+    server = Server(tmp_path, NAME, "--reviewer", "ann")
+    try:
+        with chromium(tmp_path / "profile") as driver:
+            scene = Scene(dataset, images, server, App(driver, server.url), shots)
+            begin(scene)
+            driver.execute_script(
+                "window.times = []; addEventListener('keydown', (e) => { if (!e.isTrusted || e.key !== 'a') return; const t = performance.now(), from ="
+                " location.href; const look = setInterval(() => { if (location.href !== from) { clearInterval(look);"
+                " requestAnimationFrame(() => window.times.push(performance.now() - t)) } }, 2) }, true)"
+            )
+            for following in images[1:21]:
+                scene.goes_to(lambda: scene.app.keys("a"), following)
+                time.sleep(0.5)
+            times_ms = driver.execute_script("return window.times")
+        record_property("times", {"median_ms": round(statistics.median(times_ms)), "max_ms": round(max(times_ms))})
+        print(json.dumps({"verdicts": len(times_ms), "median_ms": round(statistics.median(times_ms)), "max_ms": round(max(times_ms))}))  # noqa: T201
+        assert len(times_ms) == 20
+        assert len([event for event in scene.events() if event.kind == Kind.VERDICT]) == 20
+    finally:
+        server.stop()
+        shutil.rmtree(tmp_path / "profile", ignore_errors=True)

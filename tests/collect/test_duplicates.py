@@ -1,0 +1,114 @@
+"""Near-duplicates: complete to the radius, crops and mirror images found, other pictures left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageOps
+
+from collect.images.duplicates import HashTable, NearIndex, clusters, near_pairs, pack
+from collect.images.hashing import Look, look
+from collect.images.inspect import inspect
+from collect.images.similarity import confirmed, similarity
+from collect.records import Picture
+from tests.collect.collecting import encoded, picture
+
+
+def hashes_near_each_other(seed: int, number: int) -> np.ndarray:
+    """Random hashes, each second one a few bits from the one before."""
+    random = np.random.default_rng(seed)
+    hashes = random.integers(0, 2**64, number, dtype=np.uint64)
+    for place in range(1, number, 2):
+        bits = random.choice(64, size=int(random.integers(0, 16)), replace=False)
+        hashes[place] = hashes[place - 1] ^ np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64)) if len(bits) else hashes[place - 1]
+    return hashes
+
+
+def brute_force(left: np.ndarray, right: np.ndarray, radius: int) -> set[tuple[int, int]]:
+    return {(int(a), int(b)) for a, b in np.argwhere(np.bitwise_count(left[:, None] ^ right[None, :]) <= radius)}
+
+
+def pairs(left: np.ndarray, right: np.ndarray | None, radius: int) -> list[tuple[int, int]]:
+    return [pair for blocks in near_pairs(left, right, radius) for pair in zip(*(block.tolist() for block in blocks), strict=True)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 13))
+def test_the_join_is_complete_to_its_radius(seed: int, radius: int) -> None:
+    hashes = hashes_near_each_other(seed, 300)
+    joined = {(min(pair), max(pair)) for pair in pairs(hashes, None, radius)}
+    assert joined == {(a, b) for a, b in brute_force(hashes, hashes, radius) if a < b}
+    left, right = hashes[:100], hashes[100:]
+    across = set(pairs(left, right, radius))
+    assert across == brute_force(left, right, radius)
+
+
+def test_the_table_finds_the_same_in_bands_as_one_by_one() -> None:
+    hashes = hashes_near_each_other(7, 120_000)
+    table = HashTable(10)
+    for start in range(0, len(hashes), 30_000):
+        part = hashes[start : start + 30_000]
+        table.extend(part, np.arange(start, start + len(part), dtype=np.int32))
+    asked = hashes[[0, 1, 60_001, 119_998]]
+    expected = {int(place) for row in asked for place in np.flatnonzero(np.bitwise_count(hashes ^ row) <= 10)}
+    assert {owner for owner, _distance in table.within(asked)} == expected
+    assert len(expected) > 4
+
+
+def seen(image: Image.Image) -> Picture:
+    verdict = inspect(encoded(image, "JPEG", quality=90))
+    assert isinstance(verdict, Picture)
+    return verdict
+
+
+def suspects_and_match(held: Image.Image, new: Image.Image) -> bool:
+    """Whether `new` would be taken for a duplicate of `held` among a few hundred others."""
+    index = NearIndex(10)
+    old, fresh = seen(held), seen(new)
+    index.add("ab" * 32, look(old.phash, old.signature))
+    for number in range(50):
+        other = seen(picture(1000 + number))
+        index.add(f"{number:064x}", look(other.phash, other.signature))
+    found = [sha256 for sha256, _bits in index.suspects(look(fresh.phash, fresh.signature))]
+    return "ab" * 32 in found and confirmed(fresh.signature, old.signature)
+
+
+def test_what_an_image_goes_through_on_the_web_is_recognised() -> None:
+    image = picture(5, (400, 300))
+    assert suspects_and_match(image, image.resize((200, 150)))
+    assert suspects_and_match(image, image.resize((300, 300)))
+    assert suspects_and_match(image, ImageEnhance.Brightness(image).enhance(1.3))
+    assert suspects_and_match(image, ImageOps.grayscale(image))
+    assert suspects_and_match(image, ImageOps.mirror(image))
+    cropped = image.crop((20, 15, 380, 285))
+    assert suspects_and_match(image, cropped)
+    assert suspects_and_match(cropped, image)
+
+
+def test_other_pictures_are_not_taken_for_duplicates() -> None:
+    pictures = [seen(picture(number)) for number in range(60)]
+    assert len(set(clusters([p.phash for p in pictures], [p.signature for p in pictures]))) == 60
+    assert similarity(pictures[0].signature, pictures[1].signature) < 0.9
+
+
+def test_clusters_join_through_others_and_keep_their_order() -> None:
+    image = picture(3, (400, 300))
+    pictures = [seen(picture(1)), seen(image), seen(picture(2)), seen(image.resize((100, 75))), seen(ImageOps.mirror(image))]
+    phashes, signatures = [p.phash for p in pictures], [p.signature for p in pictures]
+    assert clusters(phashes, signatures) == [0, 1, 2, 1, 1]
+    assert clusters(phashes) == [0, 1, 2, 1, 3]  # without thumbnails a mirror image is another picture
+    assert clusters([], []) == []
+
+
+def test_an_index_read_from_the_ledger_answers_as_the_one_that_grew() -> None:
+    pictures = [seen(picture(number)) for number in range(8)]
+    looks = [look(p.phash, p.signature) for p in pictures]
+    grown, read = NearIndex(10), NearIndex(10)
+    for shown, one in zip(pictures, looks, strict=True):
+        grown.add(shown.sha256, one)
+    read.extend([p.sha256 for p in pictures], [p.phash for p in pictures], [pack(one.windows) for one in looks])
+    for one in looks:
+        assert grown.suspects(one) == read.suspects(one) != []
+    bare = Look(int(pictures[0].phash, 16), np.empty(0, np.uint64))
+    assert read.suspects(bare)[0] == (pictures[0].sha256, 0)

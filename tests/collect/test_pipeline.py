@@ -1,0 +1,93 @@
+"""What the pipeline makes of files and downloads: duplicates, caps, finds, interrupts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collect.ledger import Ledger
+from collect.pipeline import DownloadSettings, Pipeline, Progress
+from collect.records import Candidate, Reason, State
+from collect.workspace import Workspace
+from tests.collect.collecting import FREE, encoded, find, jpeg, new_dataset, picture, words
+from tests.collect.hostile_server import HostileServer, answer
+
+LOCAL = DownloadSettings(("127.0.0.1",), polite=False)
+
+
+async def pictures(path: str, headers: dict[str, str], writer: asyncio.StreamWriter) -> bool:
+    writer.write(answer(jpeg(int(path.split("/")[1]))))
+    await writer.drain()
+    return True
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    with HostileServer(pictures) as running:
+        yield running
+
+
+def test_files_are_judged_like_downloads_and_never_twice(workspace: Workspace, tmp_path: Path) -> None:
+    dataset, made = new_dataset(workspace)
+    image = picture(1, (300, 200))
+    (tmp_path / "a.jpg").write_bytes(encoded(image, "JPEG"))
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
+    (tmp_path / "c.png").write_bytes(encoded(image.resize((150, 100)), "PNG"))
+    (tmp_path / "d.jpg").write_bytes(b"no image")
+
+    def candidate(name: str) -> Candidate:
+        return Candidate((tmp_path / name).as_uri(), "folder", name, "thing", licence=FREE)
+
+    with Ledger(dataset.ledger) as ledger, Pipeline(dataset, made, ledger) as pipeline:
+        taken = {
+            name: pipeline.take_file(tmp_path / name, candidate(name), "film") for name in ("a.jpg", "b.jpg", "c.png", "d.jpg", "e.jpg")
+        }
+        states = [(settlement.state, settlement.reason) for settlement in taken.values()]
+        assert states == [
+            (State.KEPT, Reason.NONE),
+            (State.DUPLICATE, Reason.EXACT),
+            (State.DUPLICATE, Reason.NEAR),
+            (State.INVALID, Reason.NOT_AN_IMAGE),
+            (State.GONE, Reason.FILE_MISSING),
+        ]
+        kept = next(iter(ledger.images()))
+        assert kept.group == "film"
+        assert dataset.image_path(kept.sha256, "jpg").read_bytes() == (tmp_path / "a.jpg").read_bytes()
+        assert {find["query"] for find in ledger.finds_of(kept.sha256)} == {"a.jpg", "b.jpg"}
+        assert taken["c.png"].duplicate_of == kept.sha256
+        assert pipeline.take_file(tmp_path / "a.jpg", candidate("a.jpg")).state == State.KEPT
+        assert ledger.num_images() == 1
+
+
+def test_a_cap_per_domain_holds(server: HostileServer, workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace, max_per_domain=3)
+    with Ledger(dataset.ledger) as ledger:
+        find(ledger, [server.url(f"/{number}") for number in range(8)])
+        with Pipeline(dataset, made, ledger, LOCAL) as pipeline:
+            pipeline.drain()
+        assert ledger.num_images() == 3
+        assert ledger.counts().reasons == {"DENIED(cap)": 5}
+
+
+def test_after_an_interrupt_everything_goes_on(server: HostileServer, workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace, concurrency=4)
+    urls = [server.url(f"/{number}") for number in range(60)]
+
+    def interrupt(progress: Progress) -> None:
+        if progress.states["KEPT"] >= 5:
+            raise KeyboardInterrupt
+
+    with Ledger(dataset.ledger) as ledger:
+        find(ledger, urls)
+        with Pipeline(dataset, made, ledger, LOCAL) as pipeline, pytest.raises(KeyboardInterrupt):
+            while True:
+                pipeline.drain(should_stop=lambda: pipeline.progress.states["KEPT"] >= 5, on_progress=interrupt)
+        states = ledger.counts().states
+        assert set(states) <= {"KEPT", "FOUND"}
+        with Pipeline(dataset, made, ledger, LOCAL) as pipeline:
+            pipeline.drain()
+        assert {words(ledger, url) for url in urls} == {"KEPT"}
+    assert len(server.requests) - len(urls) <= 8

@@ -1,0 +1,121 @@
+"""Boxes come back in pixels of the original; tiles cover the image and their answers are one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from annotate.coco import Category
+from collect.errors import UsageError
+from train.detectors.detector import Batch, Detections, Detector, HeadRows, RawDetections, open_detector
+from train.serving.predictor import Predictor
+from train.serving.tiles import Tiling, in_whole, merge
+
+
+class BrightThings(Detector):
+    """A detector without learning: one box around what is bright, its score the brightness."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        raise AssertionError("not trained")
+
+    def predict(self, images_B3HW: Tensor) -> list[RawDetections]:
+        found = []
+        for image in images_B3HW:
+            ys, xs = torch.nonzero(image[0] > 200, as_tuple=True)
+            if len(xs):
+                box = torch.tensor([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]]).float()
+                found.append(RawDetections(box, torch.tensor([0.9]), torch.tensor([0])))
+            else:
+                found.append(RawDetections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)))
+        return found
+
+    def head_rows(self) -> Mapping[str, HeadRows]:
+        return {}
+
+    def stages(self) -> list[list[nn.Module]]:
+        return []
+
+    def export_wrapper(self) -> nn.Module:
+        return self
+
+
+def picture(size_wh: tuple[int, int], xywh: tuple[int, int, int, int]) -> np.ndarray:
+    pixels = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+    x, y, w, h = xywh
+    pixels[y : y + h, x : x + w] = 255
+    return pixels
+
+
+@pytest.mark.parametrize("size_wh", [(64, 64), (1000, 700), (37, 211), (640, 10)])
+@pytest.mark.parametrize("square", [True, False])
+def test_predictor__boxes_in_original_pixels(size_wh: tuple[int, int], square: bool) -> None:
+    detector = BrightThings([Category(5, "bright")], 320)
+    detector.square = square
+    x, y = size_wh[0] // 4, size_wh[1] // 4
+    wanted = (x, y, max(size_wh[0] // 3, 3), max(size_wh[1] // 3, 3))
+    (found,) = Predictor(detector, "cpu")([picture(size_wh, wanted)])
+    tolerance = 2 * max(1.0, max(size_wh) / 320)
+    assert found.boxes_xywh_N4.dtype == np.float64
+    assert np.abs(found.boxes_xywh_N4[0] - wanted).max() <= tolerance
+
+
+def test_predictor__batches_change_nothing() -> None:
+    torch.manual_seed(0)
+    detector = open_detector("fcos_mobilenet_v2", [Category(1, "a")], 96, "none")
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (h, w, 3), np.uint8) for h, w in ((60, 90), (90, 60), (60, 90), (10, 200), (60, 90))]
+    alone = list(Predictor(detector, "cpu", batch_size=1)(images))
+    together = list(Predictor(detector, "cpu", batch_size=5)(images))
+    for a, b in zip(alone, together, strict=True):
+        assert np.allclose(a.boxes_xywh_N4, b.boxes_xywh_N4, atol=1e-2)
+        assert np.allclose(a.scores_N, b.scores_N, atol=1e-4)
+
+
+def test_predictor__tiles_see_an_object_once() -> None:
+    detector = BrightThings([Category(5, "bright")], 320)
+    image = picture((1000, 800), (480, 380, 60, 50))
+    (found,) = Predictor(detector, "cpu", tiling=Tiling(320, 0.3))([image])
+    assert len(found) == 1
+    assert np.abs(found.boxes_xywh_N4[0] - (480, 380, 60, 50)).max() <= 4
+
+
+@given(width=st.integers(1, 900), height=st.integers(1, 900), side=st.integers(32, 400), overlap=st.floats(0, 0.8))
+def test_tiling__covers_every_pixel(width: int, height: int, side: int, overlap: float) -> None:
+    windows = Tiling(side, overlap).windows((width, height))
+    if max(width, height) <= side:
+        assert windows == []
+        return
+    seen = np.zeros((height, width), bool)
+    for x1, y1, x2, y2 in windows:
+        assert 0 <= x1 < x2 <= width
+        assert 0 <= y1 < y2 <= height
+        seen[y1:y2, x1:x2] = True
+    assert seen.all()
+
+
+def test_tiling__refuses_what_cannot_be() -> None:
+    with pytest.raises(UsageError, match="at least 32 px"):
+        Tiling(8)
+
+
+def test_in_whole__boxes_cut_by_an_inner_edge_are_dropped() -> None:
+    found = Detections(np.array([[0.0, 10, 20, 20], [50.0, 50, 10, 10]]), np.array([0.9, 0.8]), np.array([0, 0]))
+    inner = in_whole(found, (100, 100, 200, 200), (300, 300))
+    assert inner.boxes_xywh_N4.tolist() == [[150, 150, 10, 10]]
+    outer = in_whole(found, (0, 0, 100, 100), (300, 300))
+    assert len(outer) == 2
+
+
+def test_merge__is_class_aware() -> None:
+    box = np.array([[0.0, 0, 10, 10]])
+    parts = [Detections(box, np.array([0.5]), np.array([0])), Detections(box + 0.1, np.array([0.9]), np.array([0]))]
+    parts.append(Detections(box, np.array([0.4]), np.array([1])))
+    merged = merge(parts, 0.5)
+    assert merged.scores_N.tolist() == [0.9, 0.4]
+    assert merged.labels_N.tolist() == [0, 1]
