@@ -19,7 +19,7 @@ from collect.records import ImageRecord
 from collect.workspace import Dataset
 
 _SHOWN = 15
-_LEAST = 0.2
+_LEAST = 0.1
 
 
 class Audit:

@@ -58,7 +58,7 @@ def _cells(tag: str, row: Sequence[str]) -> str:
 
 def class_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row per class that both models know, as texts."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, row in result.get("classes", {}).items():
         low, high = row["interval"]
         numbers = (f"{row['champion_ap']:.3f}", f"{row['challenger_ap']:.3f}", f"{row['delta_ap']:+.3f}")
