@@ -115,7 +115,8 @@
     if (!(await annotate())) return say("open an image to draw on it", true);
     if (!one("detection-mode") && one("annotate-edit-back")) one("annotate-edit-back").click();
     const button = await until(() => one("detection-mode"), LOAD_PATIENCE_MS);
-    if (button) button.click();
+    // The button is a toggle, and the mode outlives the image: B must never switch it off.
+    if (button && !document.body.textContent.includes("Click and drag to create a bounding box")) button.click();
   }
 
   // The digit's class for the selected box, through the class list of the App's own form.

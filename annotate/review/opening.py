@@ -95,7 +95,7 @@ def _take_over(fo: Any, dataset: Dataset) -> None:
 
 def _tell(console: Console, session: Session, place: server.Place, options: Options) -> None:
     url = place.url()
-    waiting = session.samples.count_documents({"review": "pending"})
+    waiting = session.samples.count_documents(session.waiting)
     if console.as_json:
         _line({"url": url, "reviewer": session.reviewer, "images": session.samples.estimated_document_count(), "pending": waiting})
     else:

@@ -90,7 +90,7 @@ def guide(review: Session, sample: str | None) -> dict[str, Any]:
         document = review.document(sample)
         names = ("reason", "review", "rank", "part", "duplicates", "quality")
         about = {name: document.get(name) for name in names}
-    waiting = review.samples.count_documents({"review": str(Verdict.PENDING)})
+    waiting = review.samples.count_documents(review.waiting)
     return {"classes": classes, "reviewer": review.reviewer, "left": waiting, "about": about}
 
 
@@ -105,5 +105,5 @@ def onwards(review: Session, sample: str | None, last: Outcome) -> dict[str, Any
     if target is None:
         return {"next": None, "steps": 0, "left": 0, "reason": ""}
     document = review.document(target)
-    waiting = review.samples.count_documents({"review": str(Verdict.PENDING)})
+    waiting = review.samples.count_documents(review.waiting)
     return {"next": target, "steps": document["rank"] - here, "left": waiting, "reason": document.get("reason") or ""}

@@ -66,14 +66,15 @@ def cards(
         )
         for record in records
     ]
-    return _side_by_side(sorted(made, key=lambda card: _key(card, reasons)))
+    return _side_by_side(sorted(made, key=lambda card: _key(card, reasons, f"reviewer:{reviewer}")))
 
 
-def _key(card: Card, reasons: dict[str, Why]) -> tuple[bool, bool, float, str]:
+def _key(card: Card, reasons: dict[str, Why], me: str) -> tuple[bool, bool, float, str]:
     """Sort key: waiting before judged, mine before others', wanted by score, then by hash (which is at random)."""
     why = reasons.get(card.record.sha256)
-    waiting = card.labels.verdict in {Verdict.PENDING, Verdict.NEEDS_BOXES}
-    # An image sent back is looked at by somebody else first.
+    verdict = card.labels.verdict
+    sent_back = verdict == Verdict.NEEDS_BOXES and card.labels.reviewer != me  # somebody else mends what one sent back
+    waiting = verdict == Verdict.PENDING or sent_back
     return not waiting, card.part == OTHERS, -(why.score if why else -1.0), card.record.sha256
 
 

@@ -151,12 +151,18 @@ class Session:
             self._show(document, now, boxes=restored)
             return self._publish(outcome)
 
+    @property
+    def waiting(self) -> dict[str, Any]:
+        """What waits for this reviewer, as a filter: images without a verdict, and those that others sent back."""
+        sent_back = {"review": str(Verdict.NEEDS_BOXES), "reviewer": {"$ne": self.reviewer}}
+        return {"$or": [{"review": str(Verdict.PENDING)}, sent_back]}
+
     def next_pending(self, after: str | None) -> str | None:
         """The sample id of the next image in the queue that waits for a verdict, from `after` on and round to the start."""
         here = self.samples.find_one({"_id": _object_id(after)}, {"rank": 1}) if after else None
         rank = here["rank"] if here else 0
         for where in ({"$gt": rank}, {"$lt": rank}):
-            found = self.samples.find_one({"review": Verdict.PENDING, "rank": where}, {"_id": 1}, sort=[("rank", 1)])
+            found = self.samples.find_one({**self.waiting, "rank": where}, {"_id": 1}, sort=[("rank", 1)])
             if found:
                 return str(found["_id"])
         return None

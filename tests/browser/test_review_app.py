@@ -54,8 +54,8 @@ def make(root: Path, count: int = 6, proposals: int = 2) -> tuple[Dataset, list[
         blobs.store(dataset, sha, "jpg", data, durable=False)
         records.append(
             ImageRecord(
-                sha, "jpg", *SIZE, 1, f"{rng.integers(2**63):016x}", len(data), State.KEPT, Reason.NONE, Licence(spdx="CC0-1.0", creator="me"),
-                "folder", "beach", "gull", f"http://127.0.0.1/{sha}", "", "", "2026-01-01",
+                sha, "jpg", *SIZE, 1, f"{rng.integers(2**63):016x}", len(data), State.KEPT, Reason.NONE,
+                Licence(spdx="CC0-1.0", creator="me"), "folder", "beach", "gull", f"http://127.0.0.1/{sha}", "", "", "2026-01-01",
             )
         )  # fmt: skip
     with Ledger(dataset.ledger) as ledger:
@@ -310,9 +310,9 @@ def test_how_long_a_verdict_takes(tmp_path: Path, shots: Path, record_property: 
             scene = Scene(dataset, images, server, App(driver, server.url), shots)
             begin(scene)
             driver.execute_script(
-                "window.times = []; addEventListener('keydown', (e) => { if (!e.isTrusted || e.key !== 'a') return; const t = performance.now(), from ="
-                " location.href; const look = setInterval(() => { if (location.href !== from) { clearInterval(look);"
-                " requestAnimationFrame(() => window.times.push(performance.now() - t)) } }, 2) }, true)"
+                "window.times = []; addEventListener('keydown', (e) => { if (!e.isTrusted || e.key !== 'a') return;"
+                " const t = performance.now(), from = location.href; const look = setInterval(() => { if (location.href !== from)"
+                " { clearInterval(look); requestAnimationFrame(() => window.times.push(performance.now() - t)) } }, 2) }, true)"
             )
             for following in images[1:21]:
                 scene.goes_to(lambda: scene.app.keys("a"), following)
