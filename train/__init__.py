@@ -1,4 +1,3 @@
-
 import os
 
 # Threads of torch's OpenMP spin while they wait for each other. Where another process wants a core too, that burns ten times
