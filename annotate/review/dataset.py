@@ -224,7 +224,7 @@ def _documents(dataset_id: Any, definition: Definition, cards: Sequence[Card]) -
             "last_modified_at": made,
             "sha256": record.sha256,
             "rank": rank,
-            "reason": card.reason,
+            "reason": card.reason or None,
             "part": card.part,
             **review_fields(labels),
             **_provenance(record, definition),

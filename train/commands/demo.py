@@ -72,7 +72,7 @@ class Demo:
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--scenes", type=int, default=400, help="pictures on the demo's site (default: %(default)s)")
         parser.add_argument(
-            "--train-seconds", type=int, default=75, help="wall seconds per training of the small detector (default: %(default)s)"
+            "--train-seconds", type=int, default=120, help="CPU-seconds per training of the small detector (default: %(default)s)"
         )
         parser.add_argument("--no-app", action="store_true", help="do not open the App and take its picture")
 
@@ -84,7 +84,7 @@ class Demo:
         if dataset.release_names():
             raise UsageError(f"{dataset.folder} holds a finished demo; look at it, or choose another --root to run it again")
         story = Story(console, dataset)
-        with story.step("a small internet on this machine"), Site(arguments.scenes) as site:
+        with _site(story, arguments.scenes) as site:
             console.say(f"{arguments.scenes} scenes at {site.base_url}: two search services, albums, robots.txt, broken and doubled files")
             _collect(story, site)
             self._first_round(story, site, arguments)
@@ -117,6 +117,14 @@ class Demo:
             story.command("diff", NAME, "v001", "v002", "--html", str(story.dataset.folder / "diff-v001-v002.html"))
         with story.step("every byte as it was written?"):
             story.command("verify", NAME)
+
+
+@contextmanager
+def _site(story: Story, scenes: int) -> Iterator[Site]:
+    with story.step("a small internet on this machine"):
+        site = Site(scenes)
+    with site:
+        yield site
 
 
 def _budget(cpu_seconds: int) -> tuple[str, ...]:

@@ -181,7 +181,9 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
         for failure in failures:
             logger.warning("not judged, since it cannot be read: %s", failure)
         write_atomic(run_path / f"detections-{split}.json", orjson.dumps(found))
-        metrics[split] = dict(zip(STAT_NAMES, evaluate(release.documents[split], found).stats, strict=True))
+        evaluation = evaluate(release.documents[split], found)
+        metrics[split] = dict(zip(STAT_NAMES, evaluation.stats, strict=True))
+        metrics.setdefault("threshold", evaluation.best.threshold)
     write_atomic(run_path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 

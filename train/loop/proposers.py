@@ -132,10 +132,8 @@ def best_threshold(run: Path) -> float:
         metrics = json.loads((run / "metrics.json").read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):
         return RUN_THRESHOLD
-    values = [
-        float(row["threshold"]) for row in metrics.get("per_category", []) if row.get("threshold") is not None and row.get("boxes", 1)
-    ]
-    return min(max(min(values), 0.05), 0.6) if values else RUN_THRESHOLD
+    threshold = metrics.get("threshold")
+    return RUN_THRESHOLD if threshold is None else min(max(float(threshold), 0.05), 0.9)
 
 
 def _weights_sha256(run: Path) -> str:
