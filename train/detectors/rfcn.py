@@ -61,12 +61,15 @@ class _Read(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """A classifier's layers and a 1×1 convolution to WIDTH channels, as torchvision wants its backbones."""
+    """A classifier's layers and a 1×1 convolution to WIDTH channels, as torchvision wants its backbones.
+
+    Group norm keeps the new layer alive: without it every unit died within a hundred steps at a rate of 2e-3.
+    """
 
     def __init__(self, body: nn.Sequential, channels: int) -> None:
         super().__init__()
         self.body = body
-        self.reduce = nn.Sequential(nn.Conv2d(channels, WIDTH, 1), nn.ReLU(inplace=True))
+        self.reduce = nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.GroupNorm(32, WIDTH), nn.ReLU(inplace=True))
         self.out_channels = WIDTH
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -98,7 +101,7 @@ def _rfcn(backbone: Callable[[], _Backbone]) -> Callable[[int, int], nn.Module]:
         )  # fmt: skip
         heads = RoIHeads(
             _Pool(classes), nn.Identity(), _Read(classes),
-            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=128, positive_fraction=0.25, bbox_reg_weights=None,
+            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=32, positive_fraction=0.5, bbox_reg_weights=None,
             score_thresh=SCORE_LEAST, nms_thresh=0.5, detections_per_img=PER_IMAGE,
         )  # fmt: skip
         mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
