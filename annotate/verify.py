@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from annotate import manifest
 from annotate.journal import Journal
@@ -17,42 +18,47 @@ Advance = Callable[[int], None]
 
 def problems(dataset: Dataset, advance: Advance = lambda _count: None) -> Iterator[str]:
     """One sentence per thing that is not as it was written; nothing when all is. `advance` is called once per image."""
-    yield from _journal(dataset)
+    yield from _journals(dataset)
     yield from _images(dataset, advance)
     for version in dataset.release_names():
         yield from manifest.problems(dataset.releases / version)
 
 
-def _journal(dataset: Dataset) -> Iterator[str]:
-    if not dataset.labels.exists():
-        if (dataset.labels.with_suffix(".seal")).exists() or dataset.release_names():
-            yield f"{dataset.labels} is missing"
-        return
+def _journals(dataset: Dataset) -> Iterator[str]:
+    """The dataset's journal, and the second opinions that reviewers gave beside it."""
+    if dataset.labels.exists():
+        yield from _journal(dataset.labels)
+        yield from _cut_short(dataset)
+    elif dataset.labels.with_suffix(".seal").exists() or dataset.release_names():
+        yield f"{dataset.labels} is missing"
+    for path in sorted((dataset.folder / "opinions").glob("*.sqlite")):
+        yield from _journal(path)
+
+
+def _journal(path: Path) -> Iterator[str]:
     try:
-        with Journal(dataset.labels) as journal:
-            pages = journal.changed_pages()
-            broken = journal.broken()
-            if broken:
-                yield f"{dataset.labels}: event {broken} is not as it was written, or an event before it was removed"
-            elif broken == 0:
-                yield f"{dataset.labels}: the database is damaged"
-            if pages:
-                yield f"{dataset.labels}: bytes were changed in page {pages[0]} of the file (from byte {max(0, pages[0] - 1) * 4096})"
-            yield from _cut_short(dataset, journal)
+        with Journal(path) as journal:
+            pages, broken = journal.changed_pages(), journal.broken()
     except CorruptError as error:
         yield str(error)
+        return
+    if broken:
+        yield f"{path}: event {broken} is not as it was written, or an event before it was removed"
+    elif broken == 0:
+        yield f"{path}: the database is damaged"
+    if pages:
+        yield f"{path}: bytes were changed in page {pages[0]} of the file (from byte {max(0, pages[0] - 1) * 4096})"
 
 
-def _cut_short(dataset: Dataset, journal: Journal) -> Iterator[str]:
-    """Events at the end that a release or the seal knew and that are no longer there."""
-    known = []
+def _cut_short(dataset: Dataset) -> Iterator[str]:
+    """Events at the end that a release knew and that are no longer there."""
     for version in dataset.release_names():
         try:
-            known.append((version, manifest.read(dataset.releases / version)["journal"]))
+            point = manifest.read(dataset.releases / version)["journal"]
+            with Journal(dataset.labels) as journal:
+                event = journal.event(point["event"]) if point["event"] else None
         except CorruptError:
-            continue  # reported with the release
-    for version, point in known:
-        event = journal.event(point["event"]) if point["event"] else None
+            continue  # reported with the release, or with the journal
         if point["event"] and (event is None or event.hash.hex() != point["hash"]):
             yield f"{dataset.labels}: event {point['event']}, the last one in {version}, is missing or changed"
 

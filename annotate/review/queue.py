@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from annotate.coco import read
 from annotate.journal import Event, Journal, Kind, Verdict
 from annotate.review.agreement import gold_images
 from annotate.review.dataset import Card, Mark
@@ -24,8 +24,9 @@ from annotate.review.session import GOLD, OWN, SECOND, opinions_path
 from annotate.state import ImageLabels, Labels, current
 from collect.clock import now
 from collect.definition import Definition
-from collect.errors import CorruptError
+from collect.errors import CorruptError, NotFoundError
 from collect.files import exclusive, write_atomic
+from collect.images.duplicates import clusters
 from collect.ledger import Ledger
 from collect.records import ImageRecord
 from collect.workspace import Dataset, Workspace
@@ -226,44 +227,35 @@ def _read(path: Any, missing: Any) -> Any:
 
 
 def detections_of(workspace: Workspace, dataset: Dataset, run: str) -> dict[str, list[Mark]]:
-    """A run's detections on its test split, by image sha256; those under a score of .05 are left out."""
-    from annotate.coco import read
+    """What a run found on the split it was judged on, by image sha256: what is right by its class, errors by their kind.
 
+    Raises:
+        NotFoundError: no such run, or one that was never judged.
+    """
     folder = workspace.run_path(run)
-    config = _read(folder / "config.json", {})
-    rows = _read(folder / "detections-test.json", [])
-    truth = read(dataset.release_path(config["release"]) / "annotations.json")
-    image_of = dict(zip(truth.image_ids_I.tolist(), truth.sha256_I, strict=True))
-    name_of = {row["id"]: row["name"] for row in config["categories"]}
+    path = next((path for split in ("test", "val", "train") if (path := folder / f"errors-{split}.json").is_file()), None)
+    if path is None:
+        raise NotFoundError(f"{run} was never judged; `boxwright evaluate {run} --report` does it")
+    known = set(read(dataset.release_path(_read(folder / "config.json", {})["release"]) / "annotations.json").sha256_I)
     found: dict[str, list[Mark]] = {}
-    for row in rows:
-        if row["score"] >= 0.05 and row["image_id"] in image_of:
-            x, y, w, h = (float(value) for value in row["bbox"])
-            mark = Mark(str(name_of.get(row["category_id"], row["category_id"])), (x, y, w, h), float(row["score"]))
-            found.setdefault(image_of[row["image_id"]], []).append(mark)
+    for row in _read(path, []):
+        if row["image"] in known:
+            x, y, w, h = (float(value) for value in row["box"])
+            label = row["category"] if row["kind"] == "right" else f"{row['kind']}: {row['category']}"
+            found.setdefault(row["image"], []).append(Mark(label, (x, y, w, h), row["score"]))
     return found
 
 
 def duplicate_groups(records: Sequence[ImageRecord], bits: int) -> dict[str, str]:
-    """Images whose perceptual hashes differ in at most `bits` bits of 64, as sha256 -> name of the group."""
+    """Images that are near-duplicates of another one, as sha256 -> name of the group."""
     known = [record for record in records if record.phash and record.phash.strip("0")]
-    hashes_N = np.array([int(record.phash, 16) for record in known], dtype=np.uint64)
-    parent = list(range(len(known)))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    for row in range(len(known) - 1):
-        near = np.flatnonzero(np.bitwise_count(hashes_N[row + 1 :] ^ hashes_N[row]) <= bits)
-        for other in near.tolist():
-            parent[root(row + 1 + other)] = root(row)
-    sizes: dict[int, int] = {}
-    for place in range(len(known)):
-        sizes[root(place)] = sizes.get(root(place), 0) + 1
-    return {known[place].sha256: known[root(place)].sha256[:8] for place in range(len(known)) if sizes[root(place)] > 1}
+    signatures = [str(record.extra.get("signature", "")) for record in known]
+    labels = clusters([record.phash for record in known], signatures, bits)
+    sizes = Counter(labels)
+    first: dict[int, str] = {}
+    for record, label in zip(known, labels, strict=True):
+        first.setdefault(label, record.sha256[:8])
+    return {record.sha256: first[label] for record, label in zip(known, labels, strict=True) if sizes[label] > 1}
 
 
 def put_first(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> int:

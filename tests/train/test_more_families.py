@@ -77,10 +77,10 @@ def test_region_detectors__keep_the_contract(name: str) -> None:
 @pytest.mark.parametrize("name", REGION)
 def test_region_detectors__learn_a_batch(name: str) -> None:
     torch.manual_seed(0)
-    detector = open_detector(name, CATEGORIES, 224, "auto").train()
-    batch = blocks(5, 224)
-    optimiser = torch.optim.AdamW(detector.parameters(), lr=5e-4)
-    for _ in range(120):
+    detector = open_detector(name, CATEGORIES, 160, "auto").train()
+    batch = blocks(5, 160)
+    optimiser = torch.optim.AdamW(detector.parameters(), lr=1e-3)
+    for _ in range(300):
         optimiser.zero_grad()
         torch.stack(list(detector.loss(batch).values())).sum().backward()
         optimiser.step()
