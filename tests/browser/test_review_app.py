@@ -162,7 +162,7 @@ def test_a_review_by_hand(scene: Scene, tmp_path: Path) -> None:
     (rejected,) = scene.after(lambda: scene.goes_to(lambda: app.keys("r"), three), "verdict")
     assert (rejected.image, rejected.status) == (two, "rejected")
     (undone,) = scene.after(lambda: scene.goes_to(lambda: app.keys("z"), two), "undo")
-    assert (undone.image, undone.status, undone.details["undoes"]) == (two, "pending", rejected.seq)
+    assert (undone.image, undone.status, undone.details["undoes"]) == (two, "pending", [rejected.seq])
     (sent_back,) = scene.after(lambda: scene.goes_to(lambda: app.keys("n"), three), "verdict")
     assert (sent_back.image, sent_back.status) == (two, "needs_boxes")
     negative = scene.after(lambda: scene.goes_to(lambda: app.keys("0"), four), "verdict")

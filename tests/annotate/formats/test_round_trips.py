@@ -18,7 +18,7 @@ from annotate.upright import frame_of
 from collect.records import Picture
 
 #: format -> what it cannot carry. Only those with an importer are read back by it here.
-BOTH_WAYS = sorted(set(EXPORTERS) - {"huggingface", "webdataset"})
+BOTH_WAYS = sorted(set(EXPORTERS) - {"fiftyone", "huggingface", "webdataset"})
 PRECISION_PX = 1e-6
 CATEGORIES = [{"id": 3, "name": "red panda", "supercategory": "animal"}, {"id": 7, "name": "Füchs & <co>", "supercategory": ""}]
 
