@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from annotate.release import make_release
 
 ROOT = Path(__file__).parent.parent.parent.parent
