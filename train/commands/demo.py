@@ -122,7 +122,7 @@ class Demo:
 @contextmanager
 def _site(story: Story, scenes: int) -> Iterator[Site]:
     with story.step("a small internet on this machine"):
-        site = Site(scenes)
+        site = Site(scenes, fragments=False)  # so that the pages are read by a real browser
     with site:
         yield site
 
