@@ -24,6 +24,7 @@ from typing import Any, Self
 
 import orjson
 
+from collect import database
 from collect.clock import now
 from collect.errors import CorruptError, StorageError, UsageError
 from collect.files import storage_errors, write_atomic
@@ -168,10 +169,7 @@ class Journal:
         with storage_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._translated():
-            self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-            self._db.execute(f"PRAGMA page_size = {_PAGE}")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+            self._db = database.connect(path, _PAGE)
             self._prepare()
 
     def _prepare(self) -> None:
@@ -209,14 +207,8 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._translated():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        with self._translated(), database.transaction(self._db):
+            yield
 
     def append(self, events: Iterable[Event]) -> list[Event]:
         """Append events in one transaction; returns them as written, with seq, uid, time, previous and hash.

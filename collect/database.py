@@ -1,0 +1,41 @@
+"""How our SQLite files are opened and written: write-ahead log, full syncs, one writer at a time, others wait."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_WAIT_S = 60.0
+
+
+def connect(path: Path, page_bytes: int = 4096) -> sqlite3.Connection:
+    """An open connection in autocommit mode; another process that writes is waited for, up to a minute."""
+    database = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+    database.execute(f"PRAGMA page_size = {page_bytes}")
+    until = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            # SQLite's own time-out does not hold for the switch to WAL, which two processes may begin at once.
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+    database.execute("PRAGMA synchronous = FULL")
+    return database
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """BEGIN IMMEDIATE … COMMIT, rolled back on any exception."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
