@@ -148,5 +148,6 @@ def _opencv(path: Path, example: Floats) -> str:
         network.setInput(example)
         network.forward(network.getUnconnectedOutLayersNames())
     except cv2.error as error:
-        return f"does not read it: {error.err}"
+        why = " ".join(str(error.err).split())
+        return f"does not read it ({why[:80]})"
     return "reads it"

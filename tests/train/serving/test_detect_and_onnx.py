@@ -1,0 +1,86 @@
+"""A detector in use: pictures of all kinds in, drawings out; ONNX only where it finds the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from annotate.coco import Category
+from collect.errors import MissingServiceError, NotFoundError, RefusedError, UsageError
+from train.detectors.detector import Detections, open_detector
+from train.serving.draw import draw
+from train.serving.onnx_export import export
+from train.serving.pictures import Frame, Unreadable, VideoWriter, frames
+
+CATEGORIES = (Category(1, "cat"), Category(5, "dog"))
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [cv2.GaussianBlur(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8), (9, 9), 0) for _ in range(count)]
+
+
+def test_export__finds_the_same_boxes_in_onnxruntime(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector = open_detector("fcos_mobilenet_v2", CATEGORIES, 96, "auto")
+    done = export(detector, tmp_path / "model.onnx", pictures(2))
+    assert done.path.is_file()
+    assert done.boxes > 0
+    assert done.worst_iou >= 0.99
+    assert done.worst_score <= 1e-3
+
+
+def test_export__of_what_cannot_be_traced_leaves_nothing(tmp_path: Path) -> None:
+    class Dice(nn.Module):
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            corner = torch.rand(5, 2) * 40 + image.mean() * 0
+            return torch.cat([corner, corner + 20], 1), torch.rand(5), torch.zeros(5, dtype=torch.int64)
+
+    detector = open_detector("fcos_mobilenet_v2", CATEGORIES, 96, "none")
+    detector.export_wrapper = Dice  # type: ignore[method-assign]
+    with pytest.raises(RefusedError, match="no ONNX file was written"):
+        export(detector, tmp_path / "model.onnx", pictures(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames__of_folder_file_and_video(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for place, picture in enumerate(pictures(2)):
+        cv2.imwrite(str(tmp_path / "in" / ("sub" if place else "") / f"{place}.jpg"), picture)
+    (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
+    writer = VideoWriter("camera", tmp_path)
+    for picture in pictures(4):
+        writer.write(picture)
+    writer.close()
+    seen = list(frames([str(tmp_path / "in"), str(writer.path)]))
+    assert [item.name for item in seen if isinstance(item, Frame) and item.place < 0] == ["0.jpg", "sub/1.jpg"]
+    assert [Path(item.source).name for item in seen if isinstance(item, Unreadable)] == ["broken.png"]
+    assert [item.place for item in seen if isinstance(item, Frame) and item.place >= 0] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "word, error, says",
+    [
+        ("nowhere.jpg", NotFoundError, "there is no nowhere.jpg"),
+        ("pyproject.toml", UsageError, "neither a picture"),
+        ("camera:9", MissingServiceError, "camera:9"),
+    ],
+)
+def test_frames__of_what_is_none(word: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        list(frames([word], 0.1))
+
+
+def test_draw__marks_the_box_and_leaves_the_picture(tmp_path: Path) -> None:
+    (picture,) = pictures(1)
+    before = picture.copy()
+    drawn = draw(picture, Detections(np.array([[10.0, 20.0, 40.0, 30.0]]), np.array([0.9]), np.array([1])), CATEGORIES)
+    assert (picture == before).all()
+    changed = np.argwhere((drawn != before).any(axis=2))
+    assert changed[:, 0].max() <= 52
+    assert (drawn[50, 10:50] != before[50, 10:50]).any()
