@@ -9,6 +9,7 @@ given from outside in `FIFTYONE_DATABASE_URI` is honoured, and that server is ne
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import logging
@@ -282,15 +283,18 @@ def _end(pid: int) -> None:
             return
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            alive = _alive(pid)
-            _reap(pid)  # after the look: it may have ended in between, and a zombie would stay
-            if not alive:
+            if not _alive(pid):
+                _reap(pid)
                 return
             time.sleep(0.05)
 
 
 def _reap(pid: int) -> None:
-    """Take note of the end of a child of this process; one taken over from another process is none."""
-    child = _CHILDREN.get(pid)
-    if child is not None and child.poll() is not None:
-        del _CHILDREN[pid]
+    """Take note of the end of a child of this process, else a zombie would stay; one taken over from another process is none.
+
+    A server that is exiting looks dead a moment before it can be waited for.
+    """
+    child = _CHILDREN.pop(pid, None)
+    if child is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=5.0)

@@ -56,7 +56,8 @@ def test_killed_again_and_again_nothing_is_lost_or_doubled(workspace: Workspace,
     assert {path.stem for path in on_disk} == kept
     for path in on_disk:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
-    assert fetched_again <= 0.01 * NUM_URLS * len(kill_points)
+    # What is in flight, or not settled yet, when the kill comes: some ten URLs, however many there are; under 1 % of 1,200.
+    assert fetched_again <= 12 * len(kill_points)
 
 
 def collect(root: Path) -> subprocess.Popen[bytes]:
