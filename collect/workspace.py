@@ -10,6 +10,7 @@ from pathlib import Path
 from collect.errors import NotFoundError, UsageError, unknown_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_VERSION = re.compile(r"v[0-9]{3,}")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Dataset:
         return path
 
     def release_names(self) -> list[str]:
-        """Finished releases, oldest first: `["v001", "v002"]`."""
-        return sorted(path.parent.name for path in self.releases.glob("v[0-9]*/manifest.json"))
+        """Finished releases, oldest first: `["v001", "v002"]`; by number, so that v1000 comes after v999."""
+        names = (path.parent.name for path in self.releases.glob("v*/manifest.json"))
+        return sorted((name for name in names if _VERSION.fullmatch(name)), key=lambda name: int(name[1:]))
 
 
 @dataclass(frozen=True)
