@@ -1,6 +1,6 @@
 """What a picture is to a dataset: new, a duplicate, too poor, without a licence — decided, stored and recorded in this order.
 
-Bytes reach the disk before the row that names them is committed. One thread at a time works here.
+Bytes are written before the row that names them is committed. One thread at a time works here.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Admission:
         return self._over_cap(lease)
 
     def admit(self, arrivals: Sequence[Arrival]) -> list[Settlement]:
-        """Decide, store and commit; returns what was settled, in order."""
+        """Decide, store and commit; returns what was settled, in order. Syncing is left to :mod:`collect.durability`."""
         settlements: list[Settlement] = []
         new: dict[str, ImageRecord] = {}
         stored: list[blobs.Blob] = []
@@ -80,7 +80,7 @@ class Admission:
             if settlement.image:
                 new[settlement.sha256] = settlement.image
                 stored.append(blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data))
-        blobs.store_all(self._dataset, stored)
+        blobs.store_all(self._dataset, stored, durable=False)
         self._ledger.settle(settlements)
         return settlements
 
