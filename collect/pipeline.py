@@ -7,6 +7,7 @@ bytes, so memory stays flat whatever waits.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -89,6 +90,7 @@ class Pipeline:
         self._decoding = Decoding(self._workers)
 
     def __enter__(self) -> Self:
+        gc.freeze()  # what was imported lives as long as the process: looking through it again and again costs a twentieth
         self._runner = asyncio.Runner()
         self._books.submit(self._open_books).result()
         self._is_online = False
