@@ -353,8 +353,8 @@ class Ledger:
                 db.execute("DELETE FROM images WHERE sha256 = ?", (sha256,))
                 db.execute("DELETE FROM windows WHERE sha256 = ?", (sha256,))
                 db.execute(
-                    "UPDATE urls SET state = 'FOUND', reason = '', detail = '', not_before = 0, attempts = 0, sha256 = '', duplicate_of = ''"
-                    " WHERE sha256 = ? OR duplicate_of = ?",
+                    "UPDATE urls SET state = 'FOUND', reason = '', detail = '', not_before = 0, attempts = 0, sha256 = '',"
+                    " duplicate_of = '' WHERE sha256 = ? OR duplicate_of = ?",
                     (sha256, sha256),
                 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from collect.images.inspect import Refusal
 from collect.images.workers import InspectWorkers
@@ -28,9 +29,7 @@ class Decoding:
         future: asyncio.Future[Picture | Refusal] = loop.create_future()
         self._waiting.append((data, future))
         if len(self._senders) < self._workers.num_workers:
-            sender = loop.create_task(self._send())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+            self._senders.add(loop.create_task(self._send()))
         return await future
 
     def close(self) -> None:
@@ -51,6 +50,8 @@ class Decoding:
             for future, answer in zip(futures, answers, strict=True):
                 if not future.done():  # its lane may have been cancelled
                     future.set_result(answer)
+        # Before anything else can run: whoever comes next must not count on this task any more.
+        self._senders.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _batch(self) -> list[tuple[bytes, asyncio.Future[Picture | Refusal]]]:
         batch = [self._waiting.popleft()]

@@ -135,7 +135,7 @@ class _Worker:
         patience_s = int(deadline_s * len(files)) + 5
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", patience_s, 0))
-            self._at[:_NUMBER.size] = _NUMBER.pack(0)
+            self._at[: _NUMBER.size] = _NUMBER.pack(0)
             self._connection.send_bytes(_joined(files))
             return [_answer(document) for document in orjson.loads(self._connection.recv_bytes())]
         except (EOFError, OSError):
@@ -147,7 +147,7 @@ class _Worker:
         while self.process.poll() is None and time.monotonic() < waited_until:
             time.sleep(0.01)
         code = self.process.poll()
-        place = _NUMBER.unpack(self._at[:_NUMBER.size])[0]
+        place = _NUMBER.unpack(self._at[: _NUMBER.size])[0]
         self.end()
         if code is None or code == -signal.SIGALRM:
             return _Death(place, Refusal(Reason.DECODER_TIMEOUT, f"not decoded within {deadline_s:g} s; its process was ended"))
@@ -177,7 +177,7 @@ def serve(descriptor: int, page: int) -> None:
         answers = []
         try:
             for place, data in enumerate(_parts(connection.recv_bytes())):
-                at[:_NUMBER.size] = _NUMBER.pack(place)
+                at[: _NUMBER.size] = _NUMBER.pack(place)
                 signal.setitimer(signal.ITIMER_REAL, deadline_s)
                 answers.append(inspect(data, limits))
                 signal.setitimer(signal.ITIMER_REAL, 0)
