@@ -211,9 +211,7 @@ class _Reader:
         parameters: dict[str, dict[str, str]] = {}
         for name, entries in value.items():
             if not isinstance(entries, dict):
-                raise self.error(
-                    self.key_line(f"{table}.{key}", name, nth), f"'{key}.{name}' must be a table: write [{table}.{key}.{name}]"
-                )
+                raise self.error(self.key_line(table, key, nth), f"'{key}.{name}' must be a table: write [{table}.{key}.{name}]")
             for entry, item in entries.items():
                 if not isinstance(item, str | int | float):
                     raise self.wrong(str, f"{table}.{key}.{name}", entry, item, nth)

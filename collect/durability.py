@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from collect.clock import now
+from collect.errors import StorageError
 from collect.files import sha256_file, storage_errors, sync_all, write_atomic
 from collect.ledger import Ledger
 from collect.workspace import Dataset
@@ -60,9 +62,10 @@ class SyncedInTheBackground:
         while not self._stop.wait(self._every_s):
             # Records are dated a little before their bytes are written: the marker lags one sync behind.
             before, began = began, now()
-            sync_all(self._dataset.folder)
-            self._since = before
-            self._mark()
+            with suppress(StorageError):  # a full disk stops the collection elsewhere; the older marker is the safer one
+                sync_all(self._dataset.folder)
+                self._since = before
+                self._mark()
 
 
 def _read(marker: Path) -> dict[str, str]:

@@ -90,7 +90,7 @@ class Pipeline:
         self._decoding = Decoding(self._workers)
 
     def __enter__(self) -> Self:
-        gc.freeze()  # what was imported lives as long as the process: looking through it again and again costs a twentieth
+        gc.freeze()  # what was imported lives as long as the process: looking through it again and again costs a twentieth of the time
         self._runner = asyncio.Runner()
         self._books.submit(self._open_books).result()
         self._is_online = False
@@ -103,6 +103,7 @@ class Pipeline:
         self._decoding.close()
         self._books.submit(self._ledger.close).result()
         self._synced.__exit__(*exception)
+        gc.unfreeze()
         self._books.shutdown()
         self._workers.close()
 

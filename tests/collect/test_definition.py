@@ -35,7 +35,7 @@ def test_parse__options_become_what_a_query_string_carries() -> None:
         ('sources = ["openverse", "wikimedia"]', "sources = 3", "sources = 3", "must be a list of texts"),
         ('"CC-BY-SA"', '"CCBY??"', "CCBY??", "no SPDX id or family"),
         ("min_side_px = 64", "min_side_px = 64\n[collect.options.serpapi]\nengine = [1]", "engine = [1]", "must be a text"),
-        ("min_side_px = 64", "min_side_px = 64\noptions = {serpapi = 3}", "options = {serpapi = 3}", "write [collect.options.serpapi]"),
+        ("min_side_px = 64", "min_side_px = 64\noptions.serpapi = 3", "options.serpapi = 3", "write [collect.options.serpapi]"),
         ("epochs = 30", "epochs = 30\nepochs = 31", "epochs = 31", "not valid TOML"),
     ],
 )
