@@ -72,8 +72,10 @@ def _read(marker: Path) -> dict[str, str]:
     try:
         left = json.loads(marker.read_bytes())
         return {"boot": str(left["boot"]), "since": str(left["since"])}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return {}
+    except (ValueError, KeyError, TypeError):
+        return {"boot": "", "since": ""}  # itself damaged: every image is looked at
 
 
 def _take_back(dataset: Dataset, ledger: Ledger, since: str) -> int:
