@@ -1,6 +1,6 @@
 """What a picture is to a dataset: new, a duplicate, too poor, without a licence — decided, stored and recorded in this order.
 
-Bytes reach the disk before the row that names them is committed. One thread at a time works here.
+Bytes are written before the row that names them is committed. One thread at a time works here.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collect.records import ImageRecord, Picture, Reason, State
 from collect.workspace import Dataset
 
 _REPEATS_OF_A_PLACEHOLDER = 5
+_DRAWN = 0.3  # the score from which a picture may be a drawing
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Admission:
     def __init__(self, dataset: Dataset, definition: Definition, ledger: Ledger, retries: RetryPolicy) -> None:
         self._dataset, self._policy, self._ledger, self._retries = dataset, definition.collect, ledger, retries
         self._index: NearIndex | None = None
+        self._drawn: set[str] = set()  # drawings of this batch that were known already
         self._by_domain: dict[str, int] | None = None
         self._by_creator: dict[str, int] = {}
 
@@ -70,7 +72,7 @@ class Admission:
         return self._over_cap(lease)
 
     def admit(self, arrivals: Sequence[Arrival]) -> list[Settlement]:
-        """Decide, store and commit; returns what was settled, in order."""
+        """Decide, store and commit; returns what was settled, in order. Syncing is left to :mod:`collect.durability`."""
         settlements: list[Settlement] = []
         new: dict[str, ImageRecord] = {}
         stored: list[blobs.Blob] = []
@@ -80,8 +82,9 @@ class Admission:
             if settlement.image:
                 new[settlement.sha256] = settlement.image
                 stored.append(blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data))
-        blobs.store_all(self._dataset, stored)
+        blobs.store_all(self._dataset, stored, durable=False)
         self._ledger.settle(settlements)
+        self._refuse_logos()
         return settlements
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -130,16 +133,17 @@ class Admission:
         if held.state == State.QUARANTINED and held.reason == Reason.LICENCE_UNKNOWN and allows(self._policy.licenses, lease.licence.spdx):
             self._ledger.license_image(held.sha256, lease.licence)
             return replace(duplicate, detail="its licence freed the image from quarantine")
-        if held.state in {State.KEPT, State.QUARANTINED} and self._is_repeated_logo(picture, lease.url):
-            self._ledger.set_image_state(held.sha256, State.INVALID, Reason.PLACEHOLDER)
+        if picture.quality.get("placeholder", 0.0) >= _DRAWN:
+            self._drawn.add(held.sha256)
         return duplicate
 
-    def _is_repeated_logo(self, picture: Picture, url: str) -> bool:
-        """A flat drawing that comes from many places is a logo or an 'image not available'."""
-        if picture.quality.get("placeholder", 0.0) < 0.3:
-            return False
-        places = {urlsplit(known)[1:3] for known in [*self._ledger.urls_of(picture.sha256), url]}
-        return len(places) >= _REPEATS_OF_A_PLACEHOLDER
+    def _refuse_logos(self) -> None:
+        """A flat drawing that came from many places is a logo or an 'image not available'. Told once the batch is in the ledger."""
+        while self._drawn:
+            sha256 = self._drawn.pop()
+            held, places = self._ledger.image(sha256), {urlsplit(url)[1:3] for url in self._ledger.urls_of(sha256)}
+            if held and held.state in {State.KEPT, State.QUARANTINED} and len(places) >= _REPEATS_OF_A_PLACEHOLDER:
+                self._ledger.set_image_state(sha256, State.INVALID, Reason.PLACEHOLDER)
 
     def _poor(self, picture: Picture, facts: Settlement) -> Settlement | None:
         for name, reason, limit in quality_limits(self._policy):

@@ -1,4 +1,4 @@
-"""How our SQLite files are opened and written: write-ahead log, full syncs, one writer at a time, others wait."""
+"""How our SQLite files are opened and written: write-ahead log, synced commits, one writer at a time, others wait."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 _WAIT_S = 60.0
 
 
-def connect(path: Path, page_bytes: int = 4096) -> sqlite3.Connection:
-    """An open connection in autocommit mode; another process that writes is waited for, up to a minute."""
+def connect(path: Path, page_bytes: int = 4096, *, synced: bool = True) -> sqlite3.Connection:
+    """An open connection in autocommit mode; another process that writes is waited for, up to a minute.
+
+    `synced=False`: commits survive the process but, until the next sync, not a power cut; the file stays whole all the same.
+    """
     database = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
     database.execute(f"PRAGMA page_size = {page_bytes}")
     until = time.monotonic() + _WAIT_S
@@ -25,7 +28,7 @@ def connect(path: Path, page_bytes: int = 4096) -> sqlite3.Connection:
             if "locked" not in str(error) or time.monotonic() > until:
                 raise
             time.sleep(0.02)
-    database.execute("PRAGMA synchronous = FULL")
+    database.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
     return database
 
 

@@ -36,11 +36,15 @@ class ObjectClass:
 
 @dataclass(frozen=True)
 class CollectPolicy:
-    """`[collect]`: sources, licences and what an image must be. Shares of scores are in [0, 1], 1 = certainly bad."""
+    """`[collect]`: sources, licences and what an image must be. Shares of scores are in [0, 1], 1 = certainly bad.
+
+    `options` holds, by source, the provider's own parameters: `[collect.options.serpapi]`, `engine = "google_images"`.
+    """
 
     sources: tuple[str, ...] = ("openverse", "wikimedia")
     licenses: tuple[str, ...] = ("CC0-1.0", "PDM-1.0", "CC-BY", "CC-BY-SA")
     base_urls: dict[str, str] = field(default_factory=dict)
+    options: dict[str, dict[str, str]] = field(default_factory=dict)
     min_side_px: int = 64
     max_aspect: float = 5.0
     max_megabytes: float = 40.0
@@ -190,16 +194,36 @@ class _Reader:
         origin = get_origin(hint)
         if origin is tuple and isinstance(value, list) and all(isinstance(item, get_args(hint)[0]) for item in value):
             return tuple(value)
-        if origin is dict and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
-            return value
+        if origin is dict and isinstance(value, dict):
+            return self.table(get_args(hint)[1], table, key, value, nth)
         if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if hint in {int, str, bool} and type(value) is hint:
             return value
+        raise self.wrong(hint, table, key, value, nth)
+
+    def table(self, inner: Any, table: str, key: str, value: dict[str, Any], nth: int) -> dict[str, Any]:
+        """A table of texts, or a table of such tables, whose numbers and truths are written as a query string has them."""
+        if inner is str:
+            if all(isinstance(item, str) for item in value.values()):
+                return value
+            raise self.wrong(dict, table, key, value, nth)
+        parameters: dict[str, dict[str, str]] = {}
+        for name, entries in value.items():
+            if not isinstance(entries, dict):
+                raise self.error(self.key_line(table, key, nth), f"'{key}.{name}' must be a table: write [{table}.{key}.{name}]")
+            for entry, item in entries.items():
+                if not isinstance(item, str | int | float):
+                    raise self.wrong(str, f"{table}.{key}.{name}", entry, item, nth)
+            parameters[name] = {entry: str(item).lower() if isinstance(item, bool) else str(item) for entry, item in entries.items()}
+        return parameters
+
+    def wrong(self, hint: Any, table: str, key: str, value: Any, nth: int) -> UsageError:
+        """What is wrong with the type of a value."""
         wanted = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}.get(
-            hint, "a list of texts" if origin is tuple else "a table of texts"
+            hint, "a list of texts" if get_origin(hint) is tuple else "a table of texts"
         )
-        raise self.error(self.key_line(table, key, nth), f"'{key}' must be {wanted}, not {value!r}")
+        return self.error(self.key_line(table, key, nth), f"'{key}' must be {wanted}, not {value!r}")
 
 
 def parse(path: Path, text: str) -> Definition:

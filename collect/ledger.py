@@ -1,7 +1,8 @@
 """ledger.sqlite: every URL ever seen and what became of it, every image and where it came from.
 
 One writer process at a time (the collector holds the dataset's lock); any number of readers. A row is committed only
-after the bytes it names are on the disk, so a SIGKILL at any instant loses what was in flight and nothing else.
+after the bytes it names are written, so a SIGKILL at any instant loses what was in flight and nothing else; for what a power
+cut may take see :mod:`collect.durability`.
 """
 
 from __future__ import annotations
@@ -76,18 +77,20 @@ class Counts:
 class Ledger:
     """An open ledger. Use as a context manager; every method is one transaction.
 
+    `synced=False`: commits are left to a sync by others (:func:`collect.database.connect`).
+
     Raises:
         CorruptError: the file is not a ledger, or a newer Boxwright wrote it.
         StorageError: the disk is full; nothing of the failed transaction is kept.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = True) -> None:
         self.path = path
         self._last_domain = ""  # where the rotation of `lease` stands
         with storage_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
         with _translated(path):
-            self._db = database.connect(path)
+            self._db = database.connect(path, synced=synced)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA cache_size = -32000")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -338,6 +341,22 @@ class Ledger:
             rows = self._db.execute(f"SELECT * FROM images WHERE state IN ({marks}) ORDER BY sha256", wanted)  # noqa: S608
             for row in rows:
                 yield image_record(row)
+
+    def images_since(self, moment: str) -> list[ImageRecord]:
+        """Images found at or after a moment as :func:`collect.clock.now` writes it."""
+        return [image_record(row) for row in self.rows("SELECT * FROM images WHERE found_at >= ?", moment)]
+
+    def take_back(self, sha256s: Iterable[str]) -> None:
+        """Forget images, and let the URLs that brought them, or were found to equal them, wait to be fetched again."""
+        with self.transaction() as db:
+            for sha256 in sha256s:
+                db.execute("DELETE FROM images WHERE sha256 = ?", (sha256,))
+                db.execute("DELETE FROM windows WHERE sha256 = ?", (sha256,))
+                db.execute(
+                    "UPDATE urls SET state = 'FOUND', reason = '', detail = '', not_before = 0, attempts = 0, sha256 = '',"
+                    " duplicate_of = '' WHERE sha256 = ? OR duplicate_of = ?",
+                    (sha256, sha256),
+                )
 
     def newest_images(self, state: State, limit: int) -> list[ImageRecord]:
         """The last `limit` images found, newest first."""

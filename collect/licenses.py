@@ -36,13 +36,8 @@ _OTHERS = {
     "fal": "LAL-1.3",
     "free art license": "LAL-1.3",
     "odbl": "ODbL-1.0",
-    "pdm": "PDM-1.0",
     "pd": "PDM-1.0",
     "public domain": "PDM-1.0",
-    "public domain mark": "PDM-1.0",
-    "public domain mark 1.0": "PDM-1.0",
-    "cc0": "CC0-1.0",
-    "cc zero": "CC0-1.0",
     "us government work": "LicenseRef-US-Government",
     "united states government work": "LicenseRef-US-Government",
     "no known copyright restrictions": "LicenseRef-NKC",
@@ -50,11 +45,15 @@ _OTHERS = {
 _CC_NAME = re.compile(
     r"^(?:creative commons |cc[ -]?)?(?P<kind>attribution|by)"
     r"(?P<more>(?:[ -]*(?:non-?commercial|no-?deriv(?:ative)?s?|share-?alike|nc|nd|sa))*)"
-    r"(?:[ -]*v?(?P<version>\d(?:\.\d)?))?"
+    r"(?:[ -]*v?(?P<version>1(?:\.0)?|2(?:\.[015])?|3(?:\.0)?|4(?:\.0)?))?"
     r"(?:[ -]+(?P<rest>[a-z]{2,3}|generic|international|unported|int.*))?(?: licen[cs]e)?$"
 )
+_CC0_NAME = re.compile(
+    r"^(?:creative commons )?cc[ -]?(?:0|zero)(?:[ -]v?1(?:\.0)?)?(?: universal)?(?: public domain dedication)?(?: licen[cs]e)?$"
+)
+_PDM_NAME = re.compile(r"^(?:pdm|public domain mark)(?:[ -]1(?:\.0)?)?$")
 _CC_URL = re.compile(
-    r"creativecommons\.org/(?:licenses/(?P<kind>by(?:-nc)?(?:-nd|-sa)?)/(?P<version>\d\.\d)(?:/(?P<port>[a-z]{2,3})(?:/|$))?"
+    r"(?:^|//)(?:www\.)?creativecommons\.org/(?:licenses/(?P<kind>by(?:-nc)?(?:-nd|-sa)?)/(?P<version>\d\.\d)(?:/(?P<port>[a-z]{2,3})(?:/|$))?"
     r"|publicdomain/(?P<pd>zero|mark)/)",
     re.IGNORECASE,
 )
@@ -81,24 +80,32 @@ def spdx_from_url(url: str) -> str:
 def spdx_from_name(name: str, version: str = "", url: str = "") -> str:
     """The SPDX id for a licence as a source names it, or "" where it cannot be told.
 
-    A Creative Commons name without a version becomes `""`: an unversioned licence cannot be credited as it asks.
+    A Creative Commons name without a version becomes `""`: an unversioned licence cannot be credited as it asks. So does one
+    whose name and URL contradict each other: nobody knows which of them the author meant.
 
     >>> spdx_from_name("CC BY-SA 4.0"), spdx_from_name("by-nc", "2.0"), spdx_from_name("Public domain")
     ('CC-BY-SA-4.0', 'CC-BY-NC-2.0', 'PDM-1.0')
     >>> spdx_from_name("cc-by"), spdx_from_name("All rights reserved")
     ('', '')
+    >>> spdx_from_name("CC BY-NC 4.0", url="https://creativecommons.org/licenses/by/4.0/")
+    ''
     """
-    from_url = spdx_from_url(url)
-    if from_url:
-        return from_url
-    text = " ".join(name.replace("_", " ").lower().split())
+    from_url, from_name = spdx_from_url(url), _spdx_of(name, version)
+    both_cc = {family(from_url), family(from_name)} <= set(_FAMILIES)
+    if both_cc and family(from_url) != family(from_name):
+        return ""
+    return from_url or from_name
+
+
+def _spdx_of(name: str, version: str) -> str:
+    text = " ".join(name.replace("_", " ").replace("–", "-").lower().split())
     if text in _OTHERS:
         return _OTHERS[text]
     if name.startswith("LicenseRef-") and _SPDX.fullmatch(name):
         return name
-    if text.startswith(("cc0", "cc-0")):
+    if _CC0_NAME.match(text):
         return "CC0-1.0"
-    if text.startswith("pdm"):
+    if _PDM_NAME.match(text):
         return "PDM-1.0"
     match = _CC_NAME.match(text)
     if not match:

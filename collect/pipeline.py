@@ -7,6 +7,7 @@ bytes, so memory stays flat whatever waits.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,9 @@ from typing import Self
 from collect import blobs
 from collect.admission import Admission, Arrival, RetryPolicy
 from collect.definition import Definition
+from collect.durability import SyncedInTheBackground
 from collect.flow import Progress, Result, Run
+from collect.images.decoding import Decoding
 from collect.images.inspect import InspectLimits
 from collect.images.workers import InspectWorkers
 from collect.ledger import Lease, Ledger, Settlement
@@ -84,9 +87,10 @@ class Pipeline:
         self.lanes_per_domain = policy.per_domain if settings.polite else policy.concurrency
         # One thread keeps the books: leases and settlements never contend, and SQLite sees one writer.
         self._books = ThreadPoolExecutor(1, "books")
-        self._decoders = ThreadPoolExecutor(self._workers.num_workers, "decode")
+        self._decoding = Decoding(self._workers)
 
     def __enter__(self) -> Self:
+        gc.freeze()  # what was imported lives as long as the process: looking through it again and again costs a twentieth of the time
         self._runner = asyncio.Runner()
         self._books.submit(self._open_books).result()
         self._is_online = False
@@ -96,15 +100,19 @@ class Pipeline:
         if self._is_online:
             self._runner.run(self._fetcher.__aexit__())
         self._runner.close()
-        self._decoders.shutdown(cancel_futures=True)
+        self._decoding.close()
         self._books.submit(self._ledger.close).result()
+        self._synced.__exit__(*exception)
+        gc.unfreeze()
         self._books.shutdown()
         self._workers.close()
 
     def _open_books(self) -> None:
-        self._ledger = Ledger(self._path)
+        self._ledger = Ledger(self._path, synced=False)
         self._ledger.reclaim()
         blobs.sweep(self._dataset)
+        self._synced = SyncedInTheBackground(self._dataset, self._ledger)
+        self._synced.__enter__()
         self._admission = Admission(self._dataset, self._definition, self._ledger, self._retries)
 
     def drain(self, should_stop: Callable[[], bool] = lambda: False, on_progress: Callable[[Progress], None] | None = None) -> None:
@@ -183,8 +191,7 @@ class Pipeline:
         """Add the verdict on an arrival's bytes, from one of the decoding processes."""
         if arrival.lost is not None:
             return arrival
-        verdict = await asyncio.get_running_loop().run_in_executor(self._decoders, self._workers.inspect, arrival.data)
-        return replace(arrival, verdict=verdict)
+        return replace(arrival, verdict=await self._decoding.verdict(arrival.data))
 
     def lease(self, limit: int, busy: Collection[str]) -> tuple[list[Lease], list[Settlement]]:
         """Leases to be fetched, and those refused before that (settled already). In the books' thread."""

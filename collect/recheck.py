@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,8 @@ from collect.version import user_agent
 
 _AT_ONCE = 256
 _GONE = {404, 410}
+#: Where large hosts lead, with status 200, for pictures that were removed: Flickr, Imgur, Photobucket and the like.
+_TOMBSTONE = re.compile(r"/(photo_unavailable(_\w+)?|image_unavailable|unavailable|removed|image[-_]not[-_]found)\.(gif|jpe?g|png|webp)$")
 _FINE = Lost(State.KEPT, Reason.NONE)
 #: Searches that state no licence: asking them again tells nothing.
 _SILENT = {"bing-images", "google-images", "brave", "serpapi"}
@@ -159,10 +162,10 @@ class _Visitor:
                 raise LostError(rules.lost)
             if rules.refusal(str(hop)):
                 raise LostError(Lost(State.REVOKED, Reason.OPTED_OUT))
-            reserved = rules.reserved(hop.path)
+            reserved = reserved or rules.reserved(hop.path)
 
         def wanted(response: aiohttp.ClientResponse) -> None:
-            if response.status in _GONE:
+            if response.status in _GONE or _TOMBSTONE.search(response.url.path):
                 raise LostError(Lost(State.REVOKED, Reason.TAKEN_DOWN))
             said = tdm_header(response.headers)
             if opted_out(response.headers) or (reserved if said is None else said):

@@ -57,6 +57,9 @@ class Collect:
 
 def _checked(arguments: Namespace, definition: Definition, console: Console) -> str | None:
     """What can be wrong in the arguments, before anything is done; returns `--license` as an SPDX id."""
+    from collect.sources.source import check_names
+
+    check_names(definition)
     if arguments.limit < 0:
         raise UsageError(f"--limit {arguments.limit} keeps less than nothing; give a number above 0")
     if arguments.license is None:

@@ -26,7 +26,7 @@ from collect.images.similarity import confirmed
 _BANDS = 4
 _BAND_BITS = 16
 _KEYS = 1 << _BAND_BITS
-_SEAL_AT = 65_536
+_SEAL_AT = 4096
 _BLOCK = 1 << 18
 
 Hashes = NDArray[np.uint64]
@@ -75,8 +75,8 @@ class NearIndex:
 class HashTable:
     """64-bit hashes with their owners' numbers, searched within a radius.
 
-    The newest are compared one by one (numpy compares a million in a millisecond); once they are many, they are sorted into
-    bands.
+    The newest are compared one by one (numpy compares a million in a millisecond); once they are a sixteenth of all, everything
+    is sorted into bands anew.
     """
 
     def __init__(self, radius_bits: int) -> None:
@@ -97,7 +97,7 @@ class HashTable:
         self._hashes[self._size : end] = hashes_N
         self._owners[self._size : end] = owners_N
         self._size = end
-        if self._size - self._sealed > max(_SEAL_AT, self._sealed // 4):
+        if self._size - self._sealed > max(_SEAL_AT, self._sealed // 16):
             self._bands = [_Band(self._hashes[: self._size], band) for band in range(_BANDS)]
             self._sealed = self._size
 
@@ -108,17 +108,12 @@ class HashTable:
         which, places = np.nonzero(distances <= self._radius)
         owners = self._owners[self._sealed + places]
         answers = list(zip(owners.tolist(), distances[which, places].tolist(), strict=True))
-        if self._bands:
-            for asked in asked_Q:
-                answers += self._within_bands(asked)
+        for band, num_bits in zip(self._bands, _band_radii(self._radius), strict=True) if self._bands else ():
+            which, rows = band.rows(asked_Q, _masks(num_bits))
+            distances = np.bitwise_count(self._hashes[rows] ^ asked_Q[which])
+            near = np.flatnonzero(distances <= self._radius)
+            answers += zip(self._owners[rows[near]].tolist(), distances[near].tolist(), strict=True)
         return answers
-
-    def _within_bands(self, asked: np.uint64) -> list[tuple[int, int]]:
-        radii = _band_radii(self._radius)
-        rows = np.concatenate([band.rows(asked, _masks(num_bits)) for band, num_bits in zip(self._bands, radii, strict=True)])
-        distances = np.bitwise_count(self._hashes[rows] ^ asked)
-        near = np.flatnonzero(distances <= self._radius)
-        return list(zip(self._owners[rows[near]].tolist(), distances[near].tolist(), strict=True))
 
 
 class _Band:
@@ -133,10 +128,12 @@ class _Band:
     def keys(self, hashes_N: Hashes) -> NDArray[np.uint16]:
         return ((hashes_N >> self.shift) & np.uint64(_KEYS - 1)).astype(np.uint16)
 
-    def rows(self, asked: np.uint64, masks: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Rows whose band equals that of `asked` but for one of the masks."""
-        probes = int((asked >> self.shift) & np.uint64(_KEYS - 1)) ^ masks
-        return self.order[ranges(self.starts[probes], self.starts[probes + 1])]
+    def rows(self, asked_Q: Hashes, masks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Rows whose band equals that of an asked hash but for one of the masks, as `(which was asked, row)`."""
+        probes = (self.keys(asked_Q).astype(np.int64)[:, None] ^ masks).ravel()
+        starts, ends = self.starts[probes], self.starts[probes + 1]
+        which = np.repeat(np.arange(len(probes)) // len(masks), ends - starts)
+        return which, self.order[ranges(starts, ends)]
 
 
 def near_pairs(left_N: Hashes, right_M: Hashes | None, radius_bits: int) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:

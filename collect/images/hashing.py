@@ -70,7 +70,7 @@ def as_uint64(hashes: list[str]) -> NDArray[np.uint64]:
 
 def _bits(spectra_N64: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The eight bytes of each spectrum's hash: which coefficients exceed the median of all but the first."""
-    medians = np.median(spectra_N64[:, 1:], axis=1, keepdims=True)
+    medians = np.sort(spectra_N64[:, 1:], axis=1)[:, 31:32]  # of 63; np.median takes ten times as long
     return np.packbits(spectra_N64 > medians, axis=1)
 
 

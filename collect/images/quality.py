@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -10,6 +12,10 @@ _BLANK_STD = 20.0
 _DARK_LEVEL = 24
 _SOFT, _SHARP = 2, 22
 _STEP = 12
+_FLAT = 8
+_LETTER_EDGES = 8
+_LEVELS = np.arange(256)
+_SQUARES = _LEVELS * _LEVELS
 
 Grey = NDArray[np.uint8]
 Histogram = NDArray[np.int64]
@@ -31,9 +37,9 @@ def scores(grey: Image.Image) -> dict[str, float]:
 
 def blank(histogram_256: Histogram) -> float:
     """1 for one flat colour, 0 from a standard deviation of 20 grey levels on."""
-    levels, total = np.arange(256), int(histogram_256.sum())
-    mean = float(histogram_256 @ levels) / total
-    variance = float(histogram_256 @ (levels * levels)) / total - mean * mean
+    total = int(histogram_256.sum())
+    mean = float(histogram_256 @ _LEVELS) / total
+    variance = float(histogram_256 @ _SQUARES) / total - mean * mean
     return float(max(0.0, 1.0 - max(0.0, variance) ** 0.5 / _BLANK_STD))
 
 
@@ -55,30 +61,35 @@ def blurred(grey_HW: Grey) -> float:
     if grey_HW.shape[1] < 3 or grey_HW.shape[0] < 3:
         return 0.0
     grey = grey_HW[::2].astype(np.int16)
-    second = np.abs(2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:])
-    counts = np.bincount(second.ravel(), minlength=511)
-    above = np.cumsum(counts[::-1])[::-1]
-    sharp = int(np.count_nonzero(above >= second.size * 0.01)) - 1  # the level that a hundredth of all steps reach
+    second = np.abs(2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:]).ravel()
+    place = second.size - max(1, math.ceil(second.size * 0.01))
+    sharp = int(np.partition(second, place)[place])  # the level that a hundredth of all steps reach
     return max(0.0, min(1.0, 1 - (sharp - _SOFT) / (_SHARP - _SOFT)))
 
 
 def banner(grey_HW: Grey) -> float:
-    """How sure a strip at the bottom or top is an agency's banner: a full-width edge, flat behind it, text upon it."""
+    """How sure a strip at the bottom or top is an agency's banner: a full-width edge, flat behind it, a line of text upon it."""
     return max(_strip(grey_HW), _strip(grey_HW[::-1]))
 
 
 def _strip(grey_HW: Grey) -> float:
-    height = len(grey_HW)
+    height, width = grey_HW.shape
     lowest, highest = max(3, round(height * 0.03)), round(height * 0.2)
     if highest <= lowest:
         return 0.0
     tail = grey_HW[height - highest - 1 :].astype(np.int16)
     steps = np.diff(tail[: highest - lowest + 2], axis=0)
-    agree = np.maximum((steps > _STEP).mean(axis=1), (steps < -_STEP).mean(axis=1))
+    agree = np.maximum(np.count_nonzero(steps > _STEP, axis=1), np.count_nonzero(steps < -_STEP, axis=1))
     edge = int(agree.argmax())
-    if agree[edge] < 0.75:
+    if agree[edge] < 0.75 * width:
         return 0.0
-    strip = tail[edge + 1 :]
-    text = float((np.abs(strip - np.median(strip)) > 2 * _STEP).mean())
+    return float(agree[edge]) / width if _is_written_upon(tail[edge + 1 :]) else 0.0
+
+
+def _is_written_upon(strip_HW: NDArray[np.int16]) -> bool:
+    """Whether most of a strip is one level and some row of it changes often: letters do, a frame or its shadow does not."""
+    away = np.abs(strip_HW - np.median(strip_HW))
+    marks = away > 2 * _STEP
+    changes = int(np.count_nonzero(marks[:, 1:] != marks[:, :-1], axis=1).max())
     # Nothing written upon it is a letterbox bar, too much is a part of the scene.
-    return float(agree[edge]) if 0.01 < text < 0.35 else 0.0
+    return float((away <= _FLAT).mean()) >= 0.5 and 0.01 < float(marks.mean()) < 0.35 and changes >= _LETTER_EDGES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import os
 import queue
 import resource
@@ -12,16 +13,22 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Self
+
+import orjson
 
 from collect.images.inspect import InspectLimits, Refusal, inspect, refuse_bytes
 from collect.records import Picture, Reason
 
 _MEMORY_BYTES = 4 << 30
-_START = "import sys; from collect.images.workers import serve; serve(int(sys.argv[1]))"
+_NUMBER = struct.Struct("<I")
+_START = "import sys; from collect.images.workers import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
 
 
 class InspectWorkers:
@@ -47,17 +54,30 @@ class InspectWorkers:
 
     def inspect(self, data: bytes) -> Picture | Refusal:
         """As :func:`collect.images.inspect.inspect`, in another process; DECODER_TIMEOUT or DECODER_CRASH where that ends it."""
-        refusal = refuse_bytes(data, self._limits)
-        if refusal:
-            return refusal
+        return self.inspect_all([data])[0]
+
+    def inspect_all(self, files: Sequence[bytes]) -> list[Picture | Refusal]:
+        """As :meth:`inspect`, for several files at once, which spares them most of the way between the processes.
+
+        A file that ends the process costs the others nothing but being looked at again.
+        """
+        answers: list[Picture | Refusal | None] = [refuse_bytes(data, self._limits) for data in files]
+        left = [place for place, answer in enumerate(answers) if answer is None]
         worker = self._idle.get()
         try:
-            if worker is None or not worker.alive():
-                worker = self._replace(worker)
-            answer = worker.ask(data, self._deadline_s)
+            while left:
+                if worker is None or not worker.alive():
+                    worker = self._replace(worker)
+                got = worker.ask([files[place] for place in left], self._deadline_s)
+                if isinstance(got, _Death):
+                    answers[left.pop(got.place)] = got.refusal
+                    continue
+                for place, answer in zip(left, got, strict=True):
+                    answers[place] = answer
+                left = []
         finally:
             self._idle.put(worker)
-        return answer
+        return [answer for answer in answers if answer is not None]
 
     def close(self) -> None:
         """End the processes."""
@@ -81,74 +101,103 @@ class InspectWorkers:
         return worker
 
 
+@dataclass(frozen=True)
+class _Death:
+    """Which of the files ended a process, and what is to be said of it."""
+
+    place: int
+    refusal: Refusal
+
+
 class _Worker:
-    """One process and the socket to it."""
+    """One process, the socket to it, and a page of memory in which it notes the file that it is at."""
 
     def __init__(self, limits: InspectLimits, deadline_s: float) -> None:
         ours, theirs = socket.socketpair()
-        # The worker's own alarm ends it at the deadline; should even that fail, reading from it gives up a little later.
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(deadline_s) + 5, 0))
-        with theirs:
+        self._socket = ours
+        with theirs, tempfile.TemporaryFile() as page:
+            page.truncate(mmap.PAGESIZE)
+            self._at = mmap.mmap(page.fileno(), mmap.PAGESIZE)
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
+                [sys.executable, "-c", _START, str(theirs.fileno()), str(page.fileno())],
+                pass_fds=[theirs.fileno(), page.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        self._connection = Connection(ours.detach())
+        self._connection = Connection(os.dup(ours.fileno()))
         self._connection.send_bytes(json.dumps({**dataclasses.asdict(limits), "deadline_s": deadline_s}).encode())
 
     def alive(self) -> bool:
         return not self._connection.closed and self.process.poll() is None
 
-    def ask(self, data: bytes, deadline_s: float) -> Picture | Refusal:
+    def ask(self, files: Sequence[bytes], deadline_s: float) -> list[Picture | Refusal] | _Death:
+        """The answers to files, or which of them ended the process."""
+        # The worker's own alarm ends it at the deadline of each file; should even that fail, reading gives up a little later.
+        patience_s = int(deadline_s * len(files)) + 5
         try:
-            self._connection.send_bytes(data)
-            return _answer(json.loads(self._connection.recv_bytes()))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", patience_s, 0))
+            self._at[: _NUMBER.size] = _NUMBER.pack(0)
+            self._connection.send_bytes(_joined(files))
+            return [_answer(document) for document in orjson.loads(self._connection.recv_bytes())]
         except (EOFError, OSError):
-            pass
-        return self._died(deadline_s)
+            return self._died(deadline_s)
 
-    def _died(self, deadline_s: float) -> Refusal:
+    def _died(self, deadline_s: float) -> _Death:
         """What ended the process; one that neither answered nor died by itself is killed."""
         waited_until = time.monotonic() + 1.0
         while self.process.poll() is None and time.monotonic() < waited_until:
             time.sleep(0.01)
         code = self.process.poll()
+        place = _NUMBER.unpack(self._at[: _NUMBER.size])[0]
         self.end()
         if code is None or code == -signal.SIGALRM:
-            return Refusal(Reason.DECODER_TIMEOUT, f"not decoded within {deadline_s:g} s; its process was ended")
+            return _Death(place, Refusal(Reason.DECODER_TIMEOUT, f"not decoded within {deadline_s:g} s; its process was ended"))
         name = signal.Signals(-code).name if code < 0 else f"exit {code}"
-        return Refusal(Reason.DECODER_CRASH, f"the decoder died of it ({name})")
+        return _Death(place, Refusal(Reason.DECODER_CRASH, f"the decoder died of it ({name})"))
 
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         self._connection.close()
+        self._socket.close()
+        self._at.close()
 
 
-def serve(descriptor: int) -> None:
-    """The worker's loop: limits first, then one file after another, each answered with JSON; ends with its parent."""
+def serve(descriptor: int, page: int) -> None:
+    """The worker's loop: limits first, then files, some at a time, answered with JSON; ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    connection = Connection(descriptor)
+    connection, at = Connection(descriptor), mmap.mmap(page, mmap.PAGESIZE)
     settings = json.loads(connection.recv_bytes())
     deadline_s = settings.pop("deadline_s")
     limits = InspectLimits(**settings)
     while True:
+        answers = []
         try:
-            data = connection.recv_bytes(limits.max_bytes)
+            for place, data in enumerate(_parts(connection.recv_bytes())):
+                at[: _NUMBER.size] = _NUMBER.pack(place)
+                signal.setitimer(signal.ITIMER_REAL, deadline_s)
+                answers.append(inspect(data, limits))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send_bytes(orjson.dumps(answers))
         except (EOFError, OSError):
             return
-        signal.setitimer(signal.ITIMER_REAL, deadline_s)
-        answer = inspect(data, limits)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        try:
-            connection.send_bytes(json.dumps(dataclasses.asdict(answer)).encode())
-        except OSError:
-            return
+
+
+def _joined(files: Sequence[bytes]) -> bytes:
+    """Files as one message: how many, how long each is, then their bytes."""
+    return struct.pack(f"<{len(files) + 1}I", len(files), *map(len, files)) + b"".join(files)
+
+
+def _parts(message: bytes) -> Iterator[bytes]:
+    """The inverse of :func:`_joined`."""
+    (number,) = struct.unpack_from("<I", message)
+    begin = 4 * (number + 1)
+    for length in struct.unpack_from(f"<{number}I", message, 4):
+        yield message[begin : begin + length]
+        begin += length
 
 
 def _answer(document: dict[str, Any]) -> Picture | Refusal:

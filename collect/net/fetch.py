@@ -98,9 +98,9 @@ class Fetcher:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        # aiohttp's own TLS context verifies, and is made once for the process.
         connector = aiohttp.TCPConnector(
-            limit=0, resolver=self.guard, ttl_dns_cache=300, ssl=ssl.create_default_context(),
-            socket_factory=self.guard.open_socket, keepalive_timeout=15,
+            limit=0, resolver=self.guard, ttl_dns_cache=300, socket_factory=self.guard.open_socket, keepalive_timeout=15,
         )  # fmt: skip
         self._session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False,

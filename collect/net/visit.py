@@ -37,7 +37,8 @@ class Visit:
         if refusal:
             self.words = refusal.detail
             raise LostError(refusal)
-        self._reserved = rules.reserved(url.path)
+        # A reservation where the URL stands holds wherever it leads; only a header with the image itself lifts it.
+        self._reserved = self._reserved or rules.reserved(url.path)
         self.words = "allowed"
 
     def wanted(self, response: aiohttp.ClientResponse) -> None:

@@ -93,7 +93,7 @@ class BingImages:
             filters.append(f"filterui:license-{kind}")
         if self._settings.min_side_px:
             filters.append(f"filterui:imagesize-custom_{self._settings.min_side_px}_{self._settings.min_side_px}")
-        return {
+        parameters = {
             "q": query,
             "async": 1,
             "first": first,
@@ -102,6 +102,7 @@ class BingImages:
             "mkt": self._settings.market,
             "qft": "".join(f"+{entry}" for entry in filters),
         }
+        return parameters | dict(self._settings.options)
 
     def _search_browser(self, query: str, class_name: str, seen: int) -> Page:
         """Up to a hundred results beyond the first `seen` of the page, scrolling as far as that takes."""

@@ -177,6 +177,18 @@ def open_source(name: str, settings: SourceSettings) -> Source:
     return cast("_Opener", outside[name].load())(name, settings)
 
 
+def check_names(definition: Definition) -> None:
+    """See that `base_urls` and `options` name sources there are.
+
+    Raises:
+        UsageError: one of them does not; names the nearest.
+    """
+    known = [*SOURCES, *(entry.name for entry in metadata.entry_points(group=OUTSIDERS))]
+    for name in (*definition.collect.base_urls, *definition.collect.options):
+        if name not in known and not name.startswith(tuple(PREFIXED)):
+            raise unknown_name("source in [collect]'s base_urls or options", name, known)
+
+
 def key_variable(name: str) -> str:
     """The environment variable that holds a source's key.
 
@@ -195,6 +207,7 @@ def settings_for(name: str, definition: Definition, environ: Mapping[str, str] =
         contact=definition.contact,
         licenses=policy.licenses,
         min_side_px=policy.min_side_px,
+        options=policy.options.get(name, {}),
     )
 
 

@@ -120,6 +120,8 @@ def licence_of(meta: dict[str, str], title: str, user: str, page_url: str) -> Li
     spdx = spdx_from_name(name, url=url) or spdx_from_name(meta.get("License", ""))
     if "flickr.com/commons/usage" in url:
         spdx = "LicenseRef-NKC"
+    if text_of(meta.get("NonFree", "")).casefold() == "true":  # fair use, as wikis other than Commons keep it
+        spdx = ""
     creator = text_of(meta.get("Artist", "")) or user
     credit = text_of(meta.get("Attribution", "")) or " ".join(part for part in (f'"{title}"', f"by {creator}" if creator else "") if part)
     return Licence(

@@ -1,11 +1,16 @@
 """Download speed against img2dataset, in images per CPU-second, over plain HTTP and over HTTPS with many host names.
 
-    python tests/benchmarks/bench_download.py [--quick]
+    python tests/benchmarks/bench_download.py [--quick] [--all] [--runs N]
 
 A server in a process of its own serves real files from loopback addresses (127.0.h.1: each a host of its own, named in the
 certificate). Both downloaders fetch the same list, politeness off; the CPU of their children counts, the server's does not.
-Ours fetches, validates, hashes, scores, deduplicates, stores with fsync and keeps a ledger; img2dataset runs with
-`resize_mode=no`, `disable_all_reencoding=True`, `output_format=files`, as its fastest.
+Ours fetches, validates, hashes, scores, deduplicates, stores and keeps a ledger; img2dataset runs with `resize_mode=no`,
+`disable_all_reencoding=True`, into `files` and into `webdataset`. Over HTTPS both trust the system's authorities and the
+server's certificate, by one bundle named in SSL_CERT_FILE.
+
+Every run is a process of its own. A first run of twenty URLs, which is not counted, leaves compiled bytecode for both (some
+systems forbid it by PYTHONDONTWRITEBYTECODE); a second tells what starting costs, and so what each further image does. With
+`--runs` the contenders take turns, and the medians count.
 
 img2dataset is taken from the virtual environment that BOXWRIGHT_PEERS names, and left out where there is none. Prints JSON.
 """
@@ -21,11 +26,15 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import ssl
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +76,14 @@ def certificate(folder: Path) -> Path:
     return path
 
 
-def authorities() -> str:
-    system = ssl.get_default_verify_paths().openssl_cafile
-    if Path(system).is_file():
+def authorities() -> Path:
+    """The bundle that every client on this system loads (about 150 authorities)."""
+    system = Path(ssl.get_default_verify_paths().openssl_cafile)
+    if system.is_file():
         return system
     import certifi
 
-    return certifi.where()
+    return Path(certifi.where())
 
 
 def hosts() -> list[str]:
@@ -114,7 +124,8 @@ def ours(urls: list[str], folder: Path, profile: bool = False) -> dict[str, Any]
     """Run in a process of its own, so that its CPU and that of its children can be told."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); from tests.benchmarks.bench_download import run_ours; run_ours(sys.argv[2:])"
     (folder / "urls.txt").write_text("\n".join(urls))
-    return _measured([sys.executable, "-c", code, str(ROOT), str(folder), "profile" if profile else ""])
+    result = _measured([sys.executable, "-c", code, str(ROOT), str(folder), "profile" if profile else ""])
+    return result | {"images": sum(result["states"].get(state, 0) for state in ("KEPT", "DUPLICATE"))}
 
 
 def run_ours(arguments: list[str]) -> None:
@@ -149,22 +160,22 @@ def run_ours(arguments: list[str]) -> None:
         sys.stdout.write(json.dumps(result) + "\n")
 
 
-def peer(urls: list[str], folder: Path, output: str) -> dict[str, Any] | None:
-    python = Path(os.environ.get("BOXWRIGHT_PEERS", "/nonexistent")) / "bin" / "python"
-    if not python.exists():
-        return None
+def peer_python() -> Path:
+    return Path(os.environ.get("BOXWRIGHT_PEERS", "/nonexistent")) / "bin" / "python"
+
+
+def peer(urls: list[str], folder: Path, output: str) -> dict[str, Any]:
     (folder / "urls.txt").write_text("\n".join(urls))
     (folder / "peer.py").write_text(_PEER)
-    result = _measured([str(python), str(folder / "peer.py"), str(folder / "urls.txt"), str(folder / "out"), output])
+    result = _measured([str(peer_python()), str(folder / "peer.py"), str(folder / "urls.txt"), str(folder / "out"), output])
     stats = [json.loads(path.read_text()) for path in (folder / "out").glob("*_stats.json")]
-    result["success"] = sum(entry["successes"] for entry in stats)
-    result["status"] = [entry["status_dict"] for entry in stats][:2]
-    return result
+    return result | {"images": sum(entry["successes"] for entry in stats)}
 
 
 def _measured(command: list[str]) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -175,14 +186,16 @@ def _measured(command: list[str]) -> dict[str, Any]:
     return {"cpu_s": round(cpu_s, 2), **(json.loads(lines[-1]) if lines else {})}
 
 
+Contender = Callable[[list[str], Path], dict[str, Any]]
+
+
 def compare(scheme: str, files: list[Path], num_urls: int, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         pem = certificate(folder) if scheme == "https" else None
         if pem:
-            # The bundle that every client loads (about 150 authorities), and our certificate.
             bundle = folder / "bundle.pem"
-            bundle.write_bytes(Path(authorities()).read_bytes() + pem.read_bytes())
+            bundle.write_bytes(authorities().read_bytes() + pem.read_bytes())
             os.environ["SSL_CERT_FILE"] = str(bundle)
         receive, send = multiprocessing.Pipe(duplex=False)
         server = multiprocessing.get_context("spawn").Process(target=serve, args=(files, pem, send), daemon=True)
@@ -190,36 +203,63 @@ def compare(scheme: str, files: list[Path], num_urls: int, arguments: argparse.N
         try:
             port = receive.recv()
             urls = [f"{scheme}://{host}:{port}/{number}" for number, host in zip(range(num_urls), itertools.cycle(hosts()), strict=False)]
-            results: dict[str, Any] = {}
-            (folder / "ours").mkdir()
-            results["boxwright"] = ours(urls, folder / "ours", arguments.profile)
-            for output in () if arguments.profile else ("files", "webdataset"):
-                (folder / output).mkdir()
-                found = peer(urls, folder / output, output)
-                if found:
-                    results[f"img2dataset {output}"] = found
+            if arguments.profile:
+                return {"boxwright": ours(urls, fresh(folder), profile=True)}
+            return judged(contenders(), urls, folder, arguments.runs)
         finally:
             server.terminate()
             server.join()
-    for result in results.values():
-        images = result.get("success") or sum(result["states"].get(state, 0) for state in ("KEPT", "DUPLICATE"))
-        result["images"] = images
-        result["images_per_cpu_s"] = round(images / result["cpu_s"], 1)
-    for name, result in results.items():
+
+
+def contenders() -> dict[str, Contender]:
+    found: dict[str, Contender] = {"boxwright": ours}
+    if peer_python().exists():
+        for output in ("files", "webdataset"):
+            found[f"img2dataset {output}"] = partial(peer, output=output)
+    return found
+
+
+def judged(contenders: dict[str, Contender], urls: list[str], folder: Path, runs: int) -> dict[str, Any]:
+    """For each contender its median run, and how many times its images per CPU-second ours are."""
+    starts = {name: [contender(urls[:20], fresh(folder))["cpu_s"] for _ in range(2)][-1] for name, contender in contenders.items()}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    for _ in range(runs):
+        for name, contender in contenders.items():
+            results[name].append(contender(urls, fresh(folder)))
+    judged: dict[str, Any] = {}
+    for name, measured in results.items():
+        cpu_s = statistics.median(result["cpu_s"] for result in measured)
+        images = min(result["images"] for result in measured)
+        judged[name] = {
+            "cpu_s_of_each_run": [result["cpu_s"] for result in measured], "images": images, "images_per_cpu_s": round(images / cpu_s, 1),
+            "start_cpu_s": starts[name], "ms_per_further_image": round((cpu_s - starts[name]) / (images - 20) * 1000, 2),
+            "last": measured[-1],
+        }  # fmt: skip
         if name != "boxwright":
-            result["ours_is_faster_by"] = round(results["boxwright"]["images_per_cpu_s"] / result["images_per_cpu_s"], 2)
-    return results
+            mine = judged["boxwright"]
+            judged[name]["ours_is_faster_by"] = round(mine["images_per_cpu_s"] / judged[name]["images_per_cpu_s"], 2)
+            judged[name]["without_start_by"] = round(judged[name]["ms_per_further_image"] / mine["ms_per_further_image"], 2)
+    return judged
+
+
+def fresh(folder: Path) -> Path:
+    """An empty folder; what the run before left there is gone."""
+    place = folder / "run"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    return place
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="400 images instead of all")
+    parser.add_argument("--all", action="store_true", help="more sets of photos than the two: tells better what a further image costs")
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--profile", action="store_true", help="show where our time goes")
     parser.add_argument("--scheme", choices=("http", "https"), action="append")
     arguments = parser.parse_args()
-    files = sorted(
-        path for name in ("face-crops", "raccoon") for path in (DATA / name).rglob("*") if path.suffix.lower() in {".jpg", ".png", ".jpeg"}
-    )
+    sets = ("face-crops", "raccoon", *(("facemask-coco", "bccd", "voc20-in-nine-formats") if arguments.all else ()))
+    files = sorted(path for name in sets for path in (DATA / name).rglob("*") if path.suffix.lower() in {".jpg", ".png", ".jpeg"})
     num_urls = 400 if arguments.quick else len(files)
     document = {scheme: compare(scheme, files, num_urls, arguments) for scheme in arguments.scheme or ("http", "https")}
     sys.stdout.write(json.dumps({"images": num_urls, "hosts": NUM_HOSTS, **document}, indent=1) + "\n")

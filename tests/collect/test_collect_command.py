@@ -91,6 +91,38 @@ def test_collect__limit_is_kept_exactly_and_the_rest_waits(demo: Workspace, caps
     assert second["states"]["KEPT"] == 3
 
 
+@pytest.mark.parametrize("cap", ["max_per_author = 2", "max_per_domain = 6"])
+def test_collect__a_cap_holds_and_one_that_is_lifted_lets_the_rest_in(
+    demo: Workspace, capsys: pytest.CaptureFixture[str], cap: str
+) -> None:
+    dataset, most = demo.dataset("demo"), int(cap.rsplit(maxsplit=1)[-1])
+    free = dataset.definition.read_text()
+    dataset.definition.write_text(free.replace("[collect]\n", f"[collect]\n{cap}\n", 1))
+    capped = run(demo, capsys, "collect", "demo", "--source", "openverse", *ALLOW)
+    assert capped["reasons"]["DENIED(cap)"] > 0
+    with Ledger(dataset.ledger) as ledger:
+        by_place = ledger.kept_by_creator() if "author" in cap else ledger.kept_by_domain()
+        assert max(by_place.values()) == most
+    dataset.definition.write_text(free)
+    lifted = run(demo, capsys, "collect", "demo", "--source", "openverse", *ALLOW)
+    assert lifted["states"]["KEPT"] > 0
+    with Ledger(dataset.ledger) as ledger:
+        assert "DENIED(cap)" not in ledger.counts().reasons
+
+
+def test_collect__options_go_to_the_source_and_a_wrong_one_is_named(
+    demo: Workspace, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    definition = demo.dataset("demo").definition
+    free = definition.read_text()
+    definition.write_text(free + '\n[collect.options.bing-api]\nmkt = "de-DE"\nminWidth = 64\n')
+    run(demo, capsys, "collect", "demo", "--source", "bing-api", "--limit", "1", *ALLOW)
+    definition.write_text(free + "\n[collect.options.bing-api]\nmk = 1\n")
+    assert "did you mean 'mkt'" in fails(demo, capsys, "collect", "demo", "--source", "bing-api", *ALLOW)[1]
+    definition.write_text(free + "\n[collect.options.bing-app]\nmkt = 1\n")
+    assert "did you mean 'bing-api'" in fails(demo, capsys, "collect", "demo", "--source", "openverse", *ALLOW)[1]
+
+
 def test_collect__killed_at_any_instant_loses_and_doubles_nothing(demo: Workspace, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--quiet"]
     dataset = demo.dataset("demo")

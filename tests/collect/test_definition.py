@@ -18,6 +18,11 @@ def test_template__is_valid_and_keeps_the_names() -> None:
     assert definition.parse(Path("x"), GOOD).class_names == ["cat", 'dog "big"']
 
 
+def test_parse__options_become_what_a_query_string_carries() -> None:
+    text = GOOD.replace("[annotate]", '[collect.options.bing-api]\nmkt = "de-DE"\nminWidth = 300\nflag = true\n[annotate]', 1)
+    assert definition.parse(Path("x"), text).collect.options == {"bing-api": {"mkt": "de-DE", "minWidth": "300", "flag": "true"}}
+
+
 @pytest.mark.parametrize(
     "old, new, line_has, message",
     [
@@ -29,6 +34,8 @@ def test_template__is_valid_and_keeps_the_names() -> None:
         ('name = "cat"', 'nam = "cat"', 'nam = "cat"', "did you mean 'name'"),
         ('sources = ["openverse", "wikimedia"]', "sources = 3", "sources = 3", "must be a list of texts"),
         ('"CC-BY-SA"', '"CCBY??"', "CCBY??", "no SPDX id or family"),
+        ("min_side_px = 64", "min_side_px = 64\n[collect.options.serpapi]\nengine = [1]", "engine = [1]", "must be a text"),
+        ("min_side_px = 64", "min_side_px = 64\noptions.serpapi = 3", "options.serpapi = 3", "write [collect.options.serpapi]"),
         ("epochs = 30", "epochs = 30\nepochs = 31", "epochs = 31", "not valid TOML"),
     ],
 )

@@ -20,7 +20,7 @@ from tests.collect.hostile_server import HostileServer, answer
 
 PICTURE = jpeg(1)
 QUICK = RetryPolicy(max_attempts=2, first_s=0.1, longest_s=0.2)
-LOCAL = DownloadSettings(("127.0.0.1",), polite=False, stall_s=0.8, retries=QUICK)
+LOCAL = DownloadSettings(("127.0.0.1",), polite=False, stall_s=2.0, retries=QUICK)
 
 
 async def misbehave(path: str, headers: dict[str, str], writer: asyncio.StreamWriter) -> bool | None:
@@ -139,7 +139,7 @@ def drain_all(pipeline: Pipeline, ledger: Ledger, within_s: float) -> None:
 
 
 def test_every_misbehaviour_ends_in_its_state_while_others_go_on(server: HostileServer, workspace: Workspace) -> None:
-    dataset, made = new_dataset(workspace, deadline_s=1.5, max_megabytes=1.0, concurrency=16)
+    dataset, made = new_dataset(workspace, deadline_s=3.0, max_megabytes=1.0, concurrency=16)
     with Ledger(dataset.ledger) as ledger:
         good = [server.url(f"/good?{number}") for number in range(20)]
         find(ledger, [*map(server.url, ENDS), *good])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 from collect.ledger import Ledger
 from collect.pipeline import DownloadSettings, Pipeline, Progress
@@ -70,6 +72,30 @@ def test_a_cap_per_domain_holds(server: HostileServer, workspace: Workspace) -> 
             pipeline.drain()
         assert ledger.num_images() == 3
         assert ledger.counts().reasons == {"DENIED(cap)": 5}
+
+
+def test_a_logo_that_many_hosts_show_is_a_placeholder_and_a_photo_is_not(workspace: Workspace) -> None:
+    drawing = Image.new("L", (200, 200), 250)
+    ImageDraw.Draw(drawing).rectangle((60, 90, 140, 110), fill=60)
+    drawing.paste(Image.linear_gradient("L").resize((40, 40)).point(lambda grey: 60 + grey // 3), (10, 10))  # too shaded to be sure
+    logo = encoded(drawing, "PNG")
+
+    async def logo_or_photo(path: str, headers: dict[str, str], writer: asyncio.StreamWriter) -> bool:
+        writer.write(answer(logo if path.endswith("logo.png") else jpeg(7)))
+        await writer.drain()
+        return True
+
+    dataset, made = new_dataset(workspace)
+    with ExitStack() as stack, Ledger(dataset.ledger) as ledger:
+        hosts = [stack.enter_context(HostileServer(logo_or_photo, f"127.0.0.{number}")) for number in range(1, 7)]
+        urls = [host.url(path, f"127.0.0.{number}") for number, host in enumerate(hosts, 1) for path in ("/logo.png", "/photo.jpg")]
+        find(ledger, urls)
+        with Pipeline(dataset, made, ledger, DownloadSettings(("127.0.0.0/29",), polite=False)) as pipeline:
+            pipeline.drain()
+        assert ledger.num_images() == 1
+        (photo,) = ledger.images()
+        assert len(ledger.urls_of(photo.sha256)) == 6
+        assert ledger.counts().reasons == {"DUPLICATE(exact)": 10, "INVALID(placeholder)": 1}
 
 
 def test_after_an_interrupt_everything_goes_on(server: HostileServer, workspace: Workspace) -> None:

@@ -69,7 +69,7 @@ def collect(root: Path) -> subprocess.Popen[bytes]:
 def run_until(root: Path, server: HostileServer, num_requests: int) -> None:
     """Run a collector and kill it, workers orphaned, once the server was asked that often."""
     process = collect(root)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while len(server.requests) < num_requests and process.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.001)

@@ -150,6 +150,9 @@ async def site(path: str, headers: dict[str, str], writer: asyncio.StreamWriter)
         writer.write(answer(b'[{"location": "/freed", "tdm-reservation": 1}, {"location": "/kept*", "tdm-reservation": 1}]'))
     elif path.startswith("/."):
         writer.write(answer(b"", status="404 Not Found"))
+    elif "leads-to" in path:
+        there = f"http://plain.test:{headers['Host'].partition(':')[2]}/{path.partition('leads-to-')[2]}"
+        writer.write(answer(b"", status="302 Found", headers=f"Location: {there}\r\n"))
     else:
         writer.write(answer(jpeg(number), headers=f"Content-Type: image/jpeg\r\n{extra}"))
     await writer.drain()
@@ -177,6 +180,10 @@ def test_what_sites_say_is_done(server: HostileServer, workspace: Workspace) -> 
         ("none.test", "/d"): "KEPT",
         ("reserved.test", "/freed/x"): "KEPT",
         ("reserved.test", "/kept/y"): "DENIED(opt_out)",
+        # Rules hold at every hop: the next host's robots.txt, and a reservation wherever it leads.
+        ("none.test", "/leads-to-e"): "KEPT",
+        ("none.test", "/leads-to-private/e"): "DENIED(robots)",
+        ("reserved.test", "/kept/leads-to-f"): "DENIED(opt_out)",
     }
     dataset, made = new_dataset(workspace)
     with Ledger(dataset.ledger) as ledger:
@@ -186,7 +193,7 @@ def test_what_sites_say_is_done(server: HostileServer, workspace: Workspace) -> 
         assert {key: words(ledger, server.url(key[1], key[0])) for key in expected} == expected
         assert became(ledger, server.url("/a", "plain.test")).robots == "allowed"
     assert server.requests.count("/robots.txt") == 4
-    assert "/ours" not in server.requests
+    assert not {"/ours", "/private/e"} & set(server.requests)
     assert {headers["User-Agent"] for headers in server.headers} == {user_agent("")}
     assert {headers["Accept-Encoding"] for headers in server.headers} == {"identity"}
 
