@@ -135,7 +135,6 @@ def test_the_plugin_registers_without_an_error(opened: tuple[Any, Session]) -> N
         "next_image",
         "relabel_all",
         "accept_above",
-        "guide",
         "progress",
     }
 
@@ -153,8 +152,6 @@ def test_operators__verdicts_undo_and_where_to_go(opened: tuple[Any, Session], d
     assert (undone["verdict"], undone["next"]) == ("pending", two)
     assert run(app, "needs_boxes", selected=list(map(sample_id, IMAGES[1:])))["images"] == 2
     assert run(app, "next_image", sample=one)["next"] is None
-    guide = run(app, "guide", sample=one)
-    assert [entry["name"] for entry in guide["classes"]] == ["gull", "crab"]
 
 
 def test_operators__negative_relabel_and_above(opened: tuple[Any, Session], dataset: Dataset) -> None:
