@@ -91,16 +91,23 @@
     return until(() => !mark() || mark().dataset.settled === "true", SAVE_PATIENCE_MS);
   }
 
-  // Everything that moves on goes through here, one at a time.
+  // Everything that moves on goes through here, one at a time. Then comes the verdict on an image that the person saw before
+  // the App was ready with it.
   async function once(act) {
     if (state.busy) return;
     state.busy = true;
     try {
       await act();
+      for (let early; (early = state.next); ) {
+        state.next = null;
+        if (displayed() !== early.sample) return say("the last key was not taken", true);
+        await judge(early.name, early.sample, early.looked_ms);
+      }
     } catch (error) {
       say(error.message, true);
     } finally {
       unveil();
+      state.next = null;
       state.busy = false;
     }
   }
@@ -110,16 +117,10 @@
     if (!sample) return refreshGrid(await execute(name));
     if (displayed() !== sample || state.sample !== sample) return say("this image is not shown yet; the key was not taken");
     await judge(name, sample, performance.now() - state.since);
-    // Verdicts on images that the person saw before the App was ready with them.
-    for (let early; (early = state.next); ) {
-      state.next = null;
-      if (displayed() !== early.sample) return say("the last key was not taken", true);
-      await judge(early.name, early.sample, early.looked_ms);
-    }
   });
 
   async function judge(name, sample, looked_ms) {
-    if (looked_ms < LEAST_LOOK_MS) return;
+    if (looked_ms < LEAST_LOOK_MS && name !== "undo") return;
     if (!(await stored())) throw new Error("the last edit is not stored yet; press the key again");
     await go(await ask(name, { sample, seconds: looked_ms / 1000 }));
   }
@@ -127,7 +128,7 @@
   // While the App is still getting ready with an image that is shown already, one verdict on it is kept.
   function early(name) {
     const shown = state.preview;
-    if (shown && performance.now() - shown.since >= LEAST_LOOK_MS) state.next = { name, sample: shown.sample, looked_ms: performance.now() - shown.since };
+    if (shown && (performance.now() - shown.since >= LEAST_LOOK_MS || name === "undo")) state.next = { name, sample: shown.sample, looked_ms: performance.now() - shown.since };
   }
 
   // Going on
@@ -135,8 +136,10 @@
   async function go(result) {
     state.left = result.left;
     for (const note of result.notes || []) say(note, true);
-    if (!result.next) say("Every image of this queue has its verdict. Thank you!");
-    else if (opened()) {
+    if (!result.next) {
+      say("Every image of this queue has its verdict. Thank you!");
+      if (opened()) tell(await ask("guide"));
+    } else if (opened()) {
       await veil(result.preview);
       await walk(result.steps, result.next);
       await until(() => displayed() === result.next, LOAD_PATIENCE_MS);
