@@ -273,8 +273,8 @@ def test_buttons_and_panel(scene: Scene) -> None:
     scene.shot("panel")
 
 
-def status(url: str, token: str, **headers: str) -> tuple[int, str]:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}", **headers})
+def status(url: str, token: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+    request = urllib.request.Request(url, body, {"Authorization": f"Bearer {token}", **headers})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read().decode("utf-8", "replace")
@@ -299,6 +299,32 @@ def test_what_the_guard_refuses_and_what_the_page_asks_for(scene: Scene) -> None
     assert status(f"{base}/", token, Origin="http://127.0.0.1:1")[0] == 403
     assert status(f"{base}/", token, Origin=base)[0] == 200
     assert "an SSH tunnel" in status(f"{base}/", token, Host="evil.example")[1]
+    execute = json.dumps({"operator_uri": "@boxwright/review/reject", "dataset_name": NAME, "current_sample": sample_id(scene.images[0])})
+    for path, body in (
+        ("/operators/execute", execute), ("/boxwright/reject", json.dumps({"sample": sample_id(scene.images[0])})),
+        ("/graphql", json.dumps({"query": "{ version }"})), ("/events", "{}"), ("/event", "{}"), ("/plugins", None), ("/tag", "{}"),
+    ):  # fmt: skip
+        data = body.encode() if body else None
+        plain = {"Content-Type": "text/plain"}  # what a form of any page may send without asking first
+        assert status(base + path, "wrong", data, **plain)[0] == 403, path
+        assert status(base + path, token, data, **plain, Origin="http://evil.example")[0] == 403, path
+        assert status(base + path, token, data, **plain, Host="evil.example")[0] == 403, path
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    assert status(f"{base}/events", token, **upgrade)[0] == 403, "nothing here speaks WebSocket"
+    for path in (
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/datasets/..%2f..%2f..%2fetc%2fpasswd",
+        "//etc/passwd",
+        "/media/../media?filepath=/etc/passwd",
+    ):
+        assert "root:" not in status(base + path, token)[1], path
+    assert status(f"{base}/media?filepath={picture}&filepath=/etc/passwd", token)[0] == 403
+    assert scene.head() == 4, "none of this has said anything about an image"
 
     scene.app.open()
     scene.app.find("looker")
