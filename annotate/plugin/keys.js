@@ -42,6 +42,11 @@
     return "";
   }
 
+  function broken() {
+    const picture = one("lighter-sample-image");
+    return Boolean(picture?.complete && !picture.naturalWidth && decodeURIComponent(picture.src).includes(opened()));
+  }
+
   // Talking to the server
 
   // Grid only: an operator knows which images are selected.
@@ -115,6 +120,7 @@
   const verdict = (name) => once(async () => {
     const sample = opened();
     if (!sample) return refreshGrid(await execute(name));
+    if (broken()) return say("this picture cannot be shown: its file has gone or is damaged. → goes on; bring the file back, then judge it", true);
     if (displayed() !== sample || state.sample !== sample) return say("this image is not shown yet; the key was not taken");
     await judge(name, sample, performance.now() - state.since);
   });
@@ -142,7 +148,7 @@
     } else if (opened()) {
       await veil(result.preview);
       await walk(result.steps, result.next);
-      await until(() => displayed() === result.next, LOAD_PATIENCE_MS);
+      await until(() => displayed() === result.next || broken(), LOAD_PATIENCE_MS);
       tell(result);
     }
     if (result.verdict && !result.notes?.length && result.next) say(result.verdict.replace("_", " "));

@@ -155,5 +155,6 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    if tasks:  # none where nobody ever opened the page
+        loop.run_until_complete(asyncio.wait(tasks))
     loop.close()

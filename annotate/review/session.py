@@ -58,6 +58,7 @@ class Session:
     _labels: Labels = field(default_factory=dict)
     _labels_seq: int = 0
     _told: set[tuple[str, str]] = field(default_factory=set)
+    _heard: int = 0
 
     def desk(self, part: str = OWN) -> Desk:
         """Where this reviewer's word goes: the dataset's journal or, for images shown to two, their own one."""
@@ -192,6 +193,7 @@ class Session:
 
     def next_pending(self, after: str | None) -> str | None:
         """The sample id of the next image in the queue that waits for a verdict, from `after` on and round to the start."""
+        self.hear_others()
         here = self.samples.find_one({"_id": _object_id(after)}, {"rank": 1}) if after else None
         rank = here["rank"] if here else 0
         for where in ({"$gt": rank}, {"$lt": rank}):
@@ -199,6 +201,21 @@ class Session:
             if found:
                 return str(found["_id"])
         return None
+
+    def hear_others(self) -> None:
+        """Take note of verdicts that others have given since the App's dataset was made: those images wait no longer.
+
+        Only the fields that say where an image stands are touched, never boxes.
+        """
+        with self.lock:
+            spoken = []
+            for event in self.journal.events(after=max(self._heard, self.origin.since)):
+                self._heard = event.seq
+                if not event.box and event.actor != self.desk().actor:
+                    spoken.append(event.image)
+            for image in dict.fromkeys(spoken):
+                fields = app_dataset.review_fields(of_image(self.journal, image)) | {"again": False}
+                self.samples.update_one({"sha256": image, "part": {"$nin": [SECOND, GOLD]}}, {"$set": fields})
 
     def sample_of(self, image: str) -> str:
         """The sample id of an image."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 import boxwright
 from annotate.coco import write_document
-from annotate.journal import Event, Journal, Kind, Status, box_event, new_box_id
+from annotate.journal import Event, Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
 from annotate.review import ahead, mongod, queue, session
 from annotate.review import dataset as app_dataset
 from annotate.review.asgi import answer, read_body
@@ -473,6 +473,14 @@ def test_two_reviewers_on_one_image(opened: tuple[Any, Session], dataset: Datase
     assert "reviewer:bob has changed this image too" in outcome.notes[0]
     with Journal(dataset.labels) as journal:
         assert late.box in {box.id for box in of_image(journal, IMAGES[0]).present()}
+
+
+def test_what_others_have_judged_waits_no_longer(opened: tuple[Any, Session], dataset: Dataset) -> None:
+    _, review = opened
+    with Journal(dataset.labels) as journal:
+        journal.append([verdict_event("reviewer:bob", IMAGES[1], Verdict.ACCEPTED)])
+    assert review.next_pending(sample_id(IMAGES[0])) == sample_id(IMAGES[2])
+    assert review.document(sample_id(IMAGES[1]))["reviewer"] == "bob"
 
 
 def test_a_release_as_a_fiftyone_dataset(fiftyone: Any, dataset: Dataset) -> None:
