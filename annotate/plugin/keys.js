@@ -472,6 +472,9 @@
   setInterval(async () => {
     const sample = displayed();
     marks();
+    // The form of a selected box reaches down to where the guide stands; the classes are in the bar as well.
+    const guide = document.getElementById("bw-guide");
+    if (guide) guide.hidden = Boolean(one("root_label_container"));
     if (!opened()) state.sample = "";
     if (!opened() || !sample || sample === state.sample) return opened() || bar();
     state.sample = sample;
