@@ -145,6 +145,8 @@
     if (!result.next) {
       say("Every image of this queue has its verdict. Thank you!");
       if (opened()) tell(await ask("guide"));
+    } else if (new URL(location.href).searchParams.has("view") && opened() && result.verdict !== "pending") {
+      await stepInView();
     } else if (opened()) {
       await veil(result.preview);
       await walk(result.steps, result.next);
@@ -152,6 +154,15 @@
       tell(result);
     }
     if (result.verdict && !result.notes?.length && result.next) say(result.verdict.replace("_", " "));
+  }
+
+  // Who has chosen a saved view goes through that, in its own order, and not through the whole queue.
+  async function stepInView() {
+    const from = opened();
+    document.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", code: "ArrowRight", bubbles: true, cancelable: true }));
+    if (!(await until(() => opened() !== from, LOAD_PATIENCE_MS))) return say("this was the last image of this view");
+    await until(() => displayed() === opened() || broken(), LOAD_PATIENCE_MS);
+    tell(await ask("guide"));
   }
 
   // The next image with its boxes, drawn by us over the App's picture the moment the verdict is on the disk; the App needs a few

@@ -215,7 +215,7 @@ class Session:
                     spoken.append(event.image)
             for image in dict.fromkeys(spoken):
                 fields = app_dataset.review_fields(of_image(self.journal, image)) | {"again": False}
-                self.samples.update_one({"sha256": image, "part": {"$nin": [SECOND, GOLD]}}, {"$set": fields})
+                self.samples.update_one({"sha256": image, "part": {"$not": {"$in": [SECOND, GOLD]}}}, {"$set": fields})
 
     def sample_of(self, image: str) -> str:
         """The sample id of an image."""
