@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -309,13 +310,11 @@ def test_what_the_guard_refuses_and_what_the_page_asks_for(scene: Scene) -> None
         assert status(base + path, "wrong", data, **plain)[0] == 403, path
         assert status(base + path, token, data, **plain, Origin="http://evil.example")[0] == 403, path
         assert status(base + path, token, data, **plain, Host="evil.example")[0] == 403, path
-    upgrade = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-    }
-    assert status(f"{base}/events", token, **upgrade)[0] == 403, "nothing here speaks WebSocket"
+    asking = http.client.HTTPConnection("127.0.0.1", int(base.rpartition(":")[2]), timeout=30)
+    upgrade = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    asking.request("GET", "/events", headers={"Authorization": f"Bearer {token}", "Connection": "Upgrade", **upgrade})
+    assert asking.getresponse().status == 403, "nothing here speaks WebSocket"
+    asking.close()
     for path in (
         "/%2e%2e/%2e%2e/etc/passwd",
         "/datasets/..%2f..%2f..%2fetc%2fpasswd",
