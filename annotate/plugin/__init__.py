@@ -147,20 +147,6 @@ class AcceptAbove(_Act):
         return review.accept_above(sample, score)
 
 
-class Guide(foo.Operator):  # type: ignore[misc]
-    """What the keys script shows: classes with their digits, the place in the queue, its reason."""
-
-    @property
-    def config(self) -> Any:
-        return foo.OperatorConfig(name="guide", label="Review guide", unlisted=True)
-
-    def execute(self, ctx: Any) -> dict[str, Any]:
-        try:
-            return progress.guide(session.open_session(ctx.dataset), ctx.current_sample)
-        except UsageError:
-            return {}
-
-
 class Progress(foo.Panel):  # type: ignore[misc]
     """Where the review stands."""
 
@@ -200,26 +186,18 @@ class Progress(foo.Panel):  # type: ignore[misc]
 
 def _result(ctx: Any, review: Session, outcomes: list[Outcome]) -> dict[str, Any]:
     """What the keys script goes on with, and what the page must do where a button was pressed."""
-    last = outcomes[-1]
-    notes = [note for outcome in outcomes for note in (*outcome.notes, *(refusal.why for refusal in outcome.refused))]
-    result = {
-        "verdict": last.verdict,
-        "images": len(outcomes),
-        "events": sum(len(outcome.events) for outcome in outcomes),
-        "notes": notes,
-        **progress.onwards(review, ctx.current_sample, last),
-    }
+    result = progress.told(review, ctx.current_sample, outcomes)
     by_button = getattr(ctx, "executor", None) is not None and not ctx.params.get("keyed")
     if by_button and ctx.current_sample:
         ctx.trigger(f"{PLUGIN}/go", result)
     elif by_button:
         ctx.ops.clear_selected_samples()
         ctx.ops.reload_samples()
-        ctx.ops.notify(f"{last.verdict or 'done'}: {len(outcomes)} image(s)", variant="success")
+        ctx.ops.notify(f"{result['verdict'] or 'done'}: {len(outcomes)} image(s)", variant="success")
     return result
 
 
 def register(plugin: Any) -> None:
     """Called by FiftyOne."""
-    for operator in (Accept, Reject, NeedsBoxes, MarkNegative, Undo, NextImage, RelabelAll, AcceptAbove, Guide, Progress):
+    for operator in (Accept, Reject, NeedsBoxes, MarkNegative, Undo, NextImage, RelabelAll, AcceptAbove, Progress):
         plugin.register(operator)

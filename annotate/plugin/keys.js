@@ -9,10 +9,14 @@
 
   const PLUGIN = "@boxwright/review";
   const VERDICTS = { a: "accept", r: "reject", n: "needs_boxes", 0: "mark_negative", z: "undo" };
-  const BAR = [["A", "accept"], ["R", "reject"], ["N", "needs boxes"], ["0", "negative"], ["Z", "undo"], ["B", "draw"], ["1–9", "class"], ["?", "help"]];
+  const BAR = [["A", "accept"], ["R", "reject"], ["N", "needs boxes"], ["0", "negative"], ["Z", "undo"], ["B", "draw"], ["?", "help"]];
   const SAVE_PATIENCE_MS = 8000;
   const LOAD_PATIENCE_MS = 4000;
-  const state = { busy: false, sample: "", since: performance.now(), guide: null, left: null };
+  // A verdict sooner than this after an image has appeared is a key that bounced, not a look.
+  const LEAST_LOOK_MS = 150;
+  // More steps than this by arrow key would load every image on the way.
+  const FAR = 6;
+  const state = { busy: false, sample: "", since: performance.now(), touched: 0, guide: null, left: null, ahead: [], preview: null, next: null, marks: [] };
 
   const one = (mark) => document.querySelector(`[data-cy="${mark}"]`);
   const opened = () => new URL(location.href).searchParams.get("id") || "";
@@ -23,8 +27,29 @@
     return null;
   };
 
+  // Which image stands in front of the person: not what the address says, which is ahead of it, but what is drawn.
+  function displayed() {
+    const seen = (part) => part.checkVisibility({ visibilityProperty: true }); // another tab of the modal may be in front
+    const picture = one("lighter-sample-image");
+    if (picture) return seen(picture) && picture.complete && picture.naturalWidth ? decodeURIComponent(picture.src).split("/").pop().slice(0, 24) : "";
+    const looker = one("modal-looker-container");
+    if (!looker?.querySelector('canvas[canvas-loaded="true"]') || !seen(looker)) return "";
+    const mark = Object.keys(looker).find((name) => name.startsWith("__reactFiber"));
+    for (let part = mark && looker[mark], up = 0; part && up < 8; part = part.return, up++) {
+      const id = part.memoizedProps?.sample?.sample?._id;
+      if (id) return String(id.$oid || id);
+    }
+    return "";
+  }
+
+  function broken() {
+    const picture = one("lighter-sample-image");
+    return Boolean(picture?.complete && !picture.naturalWidth && decodeURIComponent(picture.src).includes(opened()));
+  }
+
   // Talking to the server
 
+  // Grid only: an operator knows which images are selected.
   function execute(name, params = {}) {
     return new Promise((resolve, reject) => {
       const callback = (answer) => {
@@ -36,45 +61,173 @@
     });
   }
 
+  async function ask(act, params = {}) {
+    let answer;
+    try {
+      const body = JSON.stringify({ sample: opened(), ...params });
+      answer = await fetch(`/boxwright/${act}`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    } catch {
+      throw new Error("the review does not answer: is `boxwright review` still running? Nothing that was stored is lost");
+    }
+    const told = await answer.json().catch(() => ({ error: `the review answered ${answer.status}` }));
+    if (!answer.ok) throw new Error(told.error);
+    return told;
+  }
+
+  const mediaUrl = (path) => `/media?filepath=${encodeURIComponent(path)}`;
+
+  // The browser decodes the next picture while this one is looked at.
+  function preload(path) {
+    if (!path) return;
+    const picture = new Image();
+    picture.src = mediaUrl(path);
+    picture.decode?.().catch(() => {});
+    state.ahead = [picture, ...state.ahead].slice(0, 3);
+  }
+
   // True once everything drawn is stored. Outside Annotate mode nothing can be open.
   async function stored() {
     const mark = () => one("annotation-save-state");
     if (!mark()) return true;
-    await new Promise(requestAnimationFrame);
+    // What was done a moment ago may not have reached the mark yet.
+    if (performance.now() - state.touched < 1500) await new Promise(requestAnimationFrame);
     if (mark()?.dataset.settled === "true") return true;
     if (window.__boxwrightSave) window.__boxwrightSave();
     return until(() => !mark() || mark().dataset.settled === "true", SAVE_PATIENCE_MS);
   }
 
-  async function verdict(name) {
+  // Everything that moves on goes through here, one at a time. Then comes the verdict on an image that the person saw before
+  // the App was ready with it.
+  async function once(act) {
     if (state.busy) return;
     state.busy = true;
     try {
-      if (!(await stored())) throw new Error("the last edit is not stored yet; press the key again");
-      const seconds = (performance.now() - state.since) / 1000;
-      const result = await execute(name, opened() ? { seconds } : {});
-      if (opened()) await go(result);
-      else await refreshGrid(result);
+      await act();
+      for (let early; (early = state.next); ) {
+        state.next = null;
+        if (displayed() !== early.sample) return say("the last key was not taken", true);
+        await judge(early.name, early.sample, early.looked_ms);
+      }
     } catch (error) {
       say(error.message, true);
     } finally {
+      unveil();
+      state.next = null;
       state.busy = false;
     }
+  }
+
+  const verdict = (name) => once(async () => {
+    const sample = opened();
+    if (!sample) return refreshGrid(await execute(name));
+    if (broken()) return say("this picture cannot be shown: its file has gone or is damaged. → goes on; bring the file back, then judge it", true);
+    if (displayed() !== sample || state.sample !== sample) return say("this image is not shown yet; the key was not taken");
+    await judge(name, sample, performance.now() - state.since);
+  });
+
+  async function judge(name, sample, looked_ms) {
+    if (looked_ms < LEAST_LOOK_MS && name !== "undo") return;
+    if (!(await stored())) throw new Error("the last edit is not stored yet; press the key again");
+    await go(await ask(name, { sample, seconds: looked_ms / 1000 }));
+  }
+
+  // While the App is still getting ready with an image that is shown already, one verdict on it is kept.
+  function early(name) {
+    const shown = state.preview;
+    if (shown && (performance.now() - shown.since >= LEAST_LOOK_MS || name === "undo")) state.next = { name, sample: shown.sample, looked_ms: performance.now() - shown.since };
   }
 
   // Going on
 
   async function go(result) {
+    state.left = result.left;
     for (const note of result.notes || []) say(note, true);
-    if (result.verdict) flash(result.verdict);
     if (!result.next) {
       say("Every image of this queue has its verdict. Thank you!");
-      state.left = 0;
+      if (opened()) tell(await ask("guide"));
+    } else if (new URL(location.href).searchParams.has("view") && opened() && result.verdict !== "pending") {
+      await stepInView();
     } else if (opened()) {
+      await veil(result.preview);
       await walk(result.steps, result.next);
-      state.left = result.left;
+      await until(() => displayed() === result.next || broken(), LOAD_PATIENCE_MS);
+      tell(result);
     }
-    bar(result.reason);
+    if (result.verdict && !result.notes?.length && result.next) say(result.verdict.replace("_", " "));
+  }
+
+  // Who has chosen a saved view goes through that, in its own order, and not through the whole queue.
+  async function stepInView() {
+    const from = opened();
+    document.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", code: "ArrowRight", bubbles: true, cancelable: true }));
+    if (!(await until(() => opened() !== from, LOAD_PATIENCE_MS))) return say("this was the last image of this view");
+    await until(() => displayed() === opened() || broken(), LOAD_PATIENCE_MS);
+    tell(await ask("guide"));
+  }
+
+  // The next image with its boxes, drawn by us over the App's picture the moment the verdict is on the disk; the App needs a few
+  // hundred milliseconds more. It takes all clicks, so that nobody draws on the image underneath.
+  async function veil(next) {
+    const place = (one("lighter-sample-renderer") || one("modal-looker-container"))?.getBoundingClientRect();
+    if (!place || !next) return;
+    const url = mediaUrl(next.filepath);
+    const picture = state.ahead.find((each) => each.getAttribute("src") === url) || Object.assign(new Image(), { src: url });
+    if (!picture.complete) await Promise.race([picture.decode().catch(() => {}), pause(LOAD_PATIENCE_MS)]);
+    const cover = make("div", { id: "bw-veil" }, picture, drawn(next));
+    for (const side of ["left", "top", "width", "height"]) cover.style[side] = `${place[side]}px`;
+    unveil();
+    document.body.append(cover);
+    state.preview = { sample: next.sample, since: performance.now() };
+    // It has to be on the screen before the App begins its work, which leaves no time to paint.
+    await new Promise(requestAnimationFrame);
+    await pause(0);
+  }
+
+  // Boxes `[x, y, w, h]` relative to an image of that size, as a drawing of the same shape.
+  function drawn({ width, height, boxes }, dashed = false) {
+    const svg = (tag, properties) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [name, value] of Object.entries(properties)) made.setAttribute(name, value);
+      return made;
+    };
+    const sheet = svg("svg", { viewBox: `0 0 ${width} ${height}` });
+    const size = Math.max(width, height) / 60;
+    for (const { label, color, box: [x, y, w, h] } of boxes) {
+      const dash = dashed ? { "stroke-dasharray": "7 5" } : {};
+      sheet.append(svg("rect", { x: x * width, y: y * height, width: w * width, height: h * height, stroke: color, fill: "none", "stroke-width": 2.5, "vector-effect": "non-scaling-stroke", ...dash }));
+      const under = dashed ? Math.min((y + h) * height + size, height - size / 4) : Math.max(y * height - size / 3, size);
+      const text = svg("text", { x: x * width, y: under, fill: color, "font-size": size, stroke: "#000", "stroke-width": size / 6, "paint-order": "stroke" });
+      text.textContent = label;
+      sheet.append(text);
+    }
+    return sheet;
+  }
+
+  // Suspects of an audit and detections of a run, which Annotate mode itself does not show: over its picture, wherever that is
+  // zoomed or dragged to, dashed, and never in the way of the mouse.
+  function marks() {
+    const picture = one("lighter-sample-image"), frame = one("lighter-sample-renderer");
+    let sheet = document.getElementById("bw-marks");
+    const wanted = state.marks.length && picture && frame && !state.preview && displayed() === state.sample && localStorage.getItem("boxwright-marks") !== "off";
+    if (!wanted) return sheet?.remove();
+    const a = frame.getBoundingClientRect(), b = picture.getBoundingClientRect();
+    const key = [state.sample, a.left, a.top, a.width, a.height, b.left, b.top, b.width, b.height].join();
+    if (sheet?.dataset.key === key) return;
+    sheet?.remove();
+    const picked = drawn({ width: picture.naturalWidth, height: picture.naturalHeight, boxes: state.marks }, true);
+    sheet = make("div", { id: "bw-marks" }, picked);
+    sheet.dataset.key = key;
+    Object.assign(sheet.style, { left: `${a.left}px`, top: `${a.top}px`, width: `${a.width}px`, height: `${a.height}px` });
+    Object.assign(picked.style, { left: `${b.left - a.left}px`, top: `${b.top - a.top}px`, width: `${b.width}px`, height: `${b.height}px` });
+    document.body.append(sheet);
+  }
+
+  function unveil() {
+    const shown = state.preview;
+    state.preview = null;
+    document.getElementById("bw-veil")?.remove();
+    // The clock of this image has been running since it was first seen.
+    if (shown && displayed() === shown.sample) state.since = shown.since;
   }
 
   // The arrow keys walk through the grid's order, which is the queue's, and stay in Annotate mode. An image that was opened by
@@ -82,7 +235,7 @@
   async function walk(steps, target) {
     const key = steps < 0 ? "ArrowLeft" : "ArrowRight";
     const annotating = inAnnotate();
-    for (let step = 0; step < Math.abs(steps) && opened() !== target; step++) {
+    for (let step = 0; step < Math.abs(steps) && Math.abs(steps) <= FAR && opened() !== target; step++) {
       if (!one("nav-right-button") && !one("nav-left-button")) break;
       const from = opened();
       document.dispatchEvent(new KeyboardEvent("keydown", { key, code: key, bubbles: true, cancelable: true }));
@@ -94,7 +247,7 @@
     if (annotating) await annotate();
   }
 
-  async function refreshGrid(result) {
+  function refreshGrid(result) {
     window.__foo__.executeOperator("clear_selected_samples");
     window.__foo__.executeOperator("reload_samples");
     say(`${result.verdict || "done"}: ${result.images} image(s)`);
@@ -121,7 +274,7 @@
 
   // The digit's class for the selected box, through the class list of the App's own form.
   async function relabel(place) {
-    const guide = state.guide || (state.guide = await execute("guide"));
+    const guide = state.guide || (state.guide = await ask("guide"));
     const entry = (guide.classes || [])[place - 1];
     if (!entry) return say(`there is no class ${place}; ? lists them`, true);
     const field = one("root_label_container");
@@ -138,78 +291,141 @@
     const types = { pointerdown: PointerEvent, mousedown: MouseEvent, pointerup: PointerEvent, mouseup: MouseEvent, click: MouseEvent };
     for (const [type, Kind] of Object.entries(types)) option.dispatchEvent(new Kind(type, { bubbles: true, cancelable: true, button: 0 }));
     input.blur();
+    say([entry.name, entry.definition].filter(Boolean).join(": "));
   }
 
   // What the person sees
 
   const style = document.createElement("style");
   style.textContent = `
-    #bw-bar, #bw-help, .bw-say { font: 13px/1.45 system-ui, sans-serif; color: #eee; z-index: 2147483000; position: fixed; }
-    #bw-bar { left: 50%; bottom: 8px; transform: translateX(-50%); background: #1b1b1be6; border: 1px solid #444; border-radius: 6px;
-      padding: 4px 12px; pointer-events: none; white-space: nowrap; }
-    #bw-bar b { color: #ff6d04; font-weight: 600; } #bw-bar .bw-why { color: #9cd; margin-left: 12px; }
-    #bw-help { inset: 0; background: #000b; display: flex; align-items: center; justify-content: center; }
-    #bw-help > div { background: #222; border: 1px solid #555; border-radius: 8px; padding: 18px 26px; max-width: 720px; max-height: 80vh; overflow: auto; }
-    #bw-help h2 { font-size: 15px; margin: 0 0 10px; } #bw-help h2:not(:first-child) { margin-top: 14px; } #bw-help td { padding: 3px 14px 3px 0; vertical-align: top; }
+    #bw-bar, #bw-guide, .bw-cover, .bw-say { font: 13px/1.45 system-ui, sans-serif; color: #eee; z-index: 2147483000; position: fixed; }
+    #bw-bar { left: 50%; bottom: 4px; transform: translateX(-50%); background: #1b1b1bf2; border: 1px solid #444; border-radius: 6px;
+      padding: 3px 12px; pointer-events: none; max-width: 96vw; }
+    #bw-bar > div { display: flex; justify-content: center; gap: 3px 14px; flex-wrap: wrap; white-space: nowrap; }
+    #bw-bar b { color: #ff6d04; font-weight: 600; } #bw-bar .bw-why { color: #ffd479; } #bw-bar .bw-left { color: #9cd; }
+    #bw-veil { position: fixed; z-index: 2147482000; background: #1a1a1a; } #bw-veil > * { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
+    #bw-marks { position: fixed; z-index: 2147481000; overflow: hidden; pointer-events: none; } #bw-marks svg { position: absolute; overflow: visible; }
+    .bw-swatch { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin: 0 5px 0 4px; }
+    #bw-guide { right: 44px; bottom: 64px; width: 264px; max-height: 38vh; overflow: auto; background: #1b1b1bf2; border: 1px solid #444; border-radius: 6px; padding: 8px 12px; }
+    #bw-guide p { margin: 4px 0; } #bw-guide p span + span { color: #bbb; }
+    .bw-cover { inset: 0; background: #000c; display: flex; align-items: center; justify-content: center; }
+    .bw-cover > div { background: #222; border: 1px solid #555; border-radius: 8px; padding: 18px 26px; max-width: 94vw; max-height: 88vh; overflow: auto; }
+    #bw-help > div { max-width: 760px; }
+    .bw-cover h2 { font-size: 15px; margin: 0 0 10px; } .bw-cover h2:not(:first-child) { margin-top: 14px; } .bw-cover td { padding: 3px 14px 3px 0; vertical-align: top; }
+    .bw-twins { display: flex; gap: 14px; flex-wrap: wrap; justify-content: center; } .bw-twins figure { margin: 0; text-align: center; }
+    .bw-twins img { max-width: 42vw; max-height: 62vh; display: block; margin: 0 auto 6px; border: 2px solid transparent; }
+    .bw-twins .bw-here img { border-color: #ff6d04; }
     kbd { background: #333; border: 1px solid #666; border-radius: 4px; padding: 0 6px; font: 12px ui-monospace, monospace; }
-    .bw-say { left: 50%; bottom: 44px; transform: translateX(-50%); background: #24435c; border-radius: 6px; padding: 8px 16px; max-width: 70vw; }
+    .bw-say { left: 50%; bottom: 64px; transform: translateX(-50%); background: #24435c; border-radius: 6px; padding: 8px 16px; max-width: 70vw; pointer-events: none; }
     .bw-say.bw-bad { background: #7a2b1d; }`;
   document.head.append(style);
 
+  const make = (tag, properties = {}, ...children) => {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children);
+    return made;
+  };
+
   function say(text, bad = false) {
-    document.querySelectorAll(".bw-say").forEach((old) => old.remove());
-    const note = Object.assign(document.createElement("div"), { className: `bw-say${bad ? " bw-bad" : ""}`, textContent: text });
+    document.querySelectorAll(bad ? ".bw-say" : ".bw-say:not(.bw-bad)").forEach((old) => old.remove());
+    const note = make("div", { className: `bw-say${bad ? " bw-bad" : ""}`, textContent: text });
     document.body.append(note);
     setTimeout(() => note.remove(), bad ? 6000 : 2500);
   }
 
-  function flash(word) {
-    say(word.replace("_", " "));
+  // What the server says about the image that is open now.
+  function tell({ about, marks, upcoming }) {
+    state.marks = marks || [];
+    preload(upcoming);
+    bar(about);
   }
 
-  function bar(reason) {
+  const swatch = (entry) => {
+    const made = make("span", { className: "bw-swatch" });
+    made.style.background = entry.color;
+    return made;
+  };
+
+  // One line of keys, one of classes, and why this image is here.
+  function bar(about) {
     let line = document.getElementById("bw-bar");
-    if (!opened()) return line?.remove();
-    if (!line) {
-      line = Object.assign(document.createElement("div"), { id: "bw-bar" });
-      document.body.append(line);
+    if (!opened()) {
+      document.getElementById("bw-guide")?.remove();
+      return line?.remove();
     }
-    line.replaceChildren();
-    const keys = document.createElement("span");
-    keys.innerHTML = BAR.map(([key, word]) => `<b>${key}</b> ${word}`).join(" &nbsp; ");
-    line.append(keys);
-    const why = Object.assign(document.createElement("span"), { className: "bw-why" });
-    why.textContent = [state.left == null ? "" : `${state.left} left`, reason || ""].filter(Boolean).join(" · ");
-    line.append(why);
+    if (!line) document.body.append((line = make("div", { id: "bw-bar" })));
+    const chip = (key, word, mark) => make("span", {}, make("b", { textContent: key }), ...(mark ? [mark] : [" "]), word);
+    const keys = BAR.map(([key, word]) => chip(key, word));
+    const classes = (state.guide?.classes || []).slice(0, 9).map((entry, place) => chip(place + 1, entry.name, swatch(entry)));
+    const twins = about?.twins > 1 ? `D: ${about.twins} near-duplicates side by side` : "";
+    const marked = state.marks.length ? `M: ${state.marks.length} mark(s) on, off` : "";
+    const judged = about?.review && about.review !== "pending" ? `${about.review.replace("_", " ")} by ${about.reviewer || "somebody"}` : "";
+    const whose = { "second opinion": "second opinion: your word alone", gold: "", others: "of another reviewer's part" }[about?.part] || "";
+    const why = [about?.reason, marked, twins, (about?.quality || []).map((flag) => `quality: ${flag}`).join(", "), whose, judged].filter(Boolean).join(" · ");
+    const left = state.left == null ? "" : `${state.left} left`;
+    line.replaceChildren(make("div", {}, ...keys, make("span", { className: "bw-left", textContent: left })), make("div", {}, ...classes, make("span", { className: "bw-why", textContent: why })));
+    guideCard();
   }
+
+  // The definitions of the classes, where there are any, until G puts them away.
+  function guideCard() {
+    const wanted = localStorage.getItem("boxwright-guide") !== "off";
+    const entries = (state.guide?.classes || []).filter((entry) => entry.definition);
+    const old = document.getElementById("bw-guide");
+    if (!wanted || !entries.length || !opened()) return old?.remove();
+    if (old) return;
+    const lines = entries.map((entry) => make("p", {}, swatch(entry), make("span", { textContent: `${entry.name}: ` }), make("span", { textContent: entry.definition })));
+    document.body.append(make("div", { id: "bw-guide", title: "G puts this away" }, ...lines));
+  }
+
+  function toggleGuide() {
+    localStorage.setItem("boxwright-guide", document.getElementById("bw-guide") ? "off" : "on");
+    guideCard();
+  }
+
+  const covered = () => document.querySelector(".bw-cover");
+  function cover(id, ...children) {
+    const made = make("div", { id, className: "bw-cover" }, make("div", {}, ...children));
+    made.addEventListener("click", (event) => event.target === made && made.remove());
+    document.body.append(made);
+  }
+
+  const keyTable = (lines) => make("table", {}, ...lines.map(([key, ...text]) => make("tr", {}, make("td", {}, make("kbd", { textContent: key })), make("td", {}, ...text))));
 
   async function help() {
-    const shown = document.getElementById("bw-help");
-    if (shown) return shown.remove();
-    const cover = Object.assign(document.createElement("div"), { id: "bw-help" });
-    cover.addEventListener("click", () => cover.remove());
-    document.body.append(cover);
-    const guide = state.guide?.classes ? state.guide : (state.guide = await execute("guide"));
+    const guide = state.guide?.classes ? state.guide : (state.guide = await ask("guide", { sample: "" }));
     const rows = [
       ["A", "accept: the boxes are right"], ["R", "reject: the image does not belong here"], ["N", "needs boxes: send it back"],
       ["0", "negative: nothing of any class is on it"], ["Z", "undo the last verdict"], ["B", "draw boxes (enters Annotate mode)"],
-      ["Enter", "in the grid: open the first image and annotate"], ["Backspace", "delete the selected box"], ["← →", "previous, next image"], ["?", "this list"],
+      ["1–9", "the class of the selected box"], ["Backspace", "delete the selected box"], ["D", "near-duplicates side by side: keep one"],
+      ["M", "marks of an audit or a run, on and off"], ["G", "class guide at the side, on and off"], ["← →", "previous, next image"], ["Enter", "in the grid: open the first image and annotate"], ["?", "this list"],
     ];
-    const table = (lines) => {
-      const made = document.createElement("table");
-      for (const [key, text] of lines) {
-        const row = made.insertRow();
-        row.insertCell().append(Object.assign(document.createElement("kbd"), { textContent: key }));
-        row.insertCell().textContent = text;
-      }
-      return made;
-    };
-    const card = document.createElement("div");
-    const title = (text) => Object.assign(document.createElement("h2"), { textContent: text });
-    const classes = (guide.classes || []).map((entry, place) => [place < 9 ? place + 1 : "–", [entry.name, entry.definition].filter(Boolean).join(": ")]);
-    card.append(title("Keys"), table(rows), title("Classes of the selected box"), table(classes));
-    cover.append(card);
+    const classes = (guide.classes || []).map((entry, place) => [place < 9 ? place + 1 : "–", swatch(entry), [entry.name, entry.definition].filter(Boolean).join(": ")]);
+    const title = (text) => make("h2", { textContent: text });
+    cover("bw-help", title("Keys"), keyTable(rows), title("Classes"), keyTable(classes));
   }
+
+  // Near-duplicates side by side; the digit of one keeps it, and the others that wait are rejected.
+  async function compare() {
+    if (!opened()) return;
+    const { images } = await ask("twins");
+    if (images.length < 2) return say("this image has no near-duplicate");
+    state.twins = images;
+    const figures = images.slice(0, 9).map((twin, place) => make("figure", { className: twin.id === opened() ? "bw-here" : "" },
+      make("img", { src: mediaUrl(twin.filepath) }),
+      make("kbd", { textContent: place + 1 }), ` ${twin.size} · ${twin.boxes} box(es) · ${twin.review.replace("_", " ")}`));
+    cover("bw-twins", make("h2", { textContent: "Near-duplicates: the digit of the one to keep rejects the others that wait · Esc leaves all" }), make("div", { className: "bw-twins" }, ...figures));
+  }
+
+  const keep = (place) => once(async () => {
+    const twin = state.twins?.[place - 1];
+    if (!twin) return;
+    covered()?.remove();
+    if (!(await stored())) throw new Error("the last edit is not stored yet; press D again");
+    const result = await ask("keep", { sample: twin.id, here: opened() });
+    await go({ ...result, verdict: "" });
+    say(`kept one, rejected ${result.images}; Z takes that back`);
+  });
 
   // From the grid: open the first image that waits, as a click on it does.
   async function start() {
@@ -225,38 +441,64 @@
   const typing = (target) => target.isContentEditable || /^(TEXTAREA|SELECT)$/.test(target.tagName) ||
     (target.tagName === "INPUT" && !/^(checkbox|radio|button|range)$/.test(target.type)) || Boolean(target.closest?.(".monaco-editor"));
 
+  const inGrid = (event) => !opened() && !event.target.closest?.("button, a, [role=button], [role=option]");
+
+  function actOf(key, event) {
+    const cover = covered();
+    if (cover) {
+      if (cover.id === "bw-twins" && /^[1-9]$/.test(key)) return () => keep(Number(key));
+      return () => cover.remove(); // any other key only puts it away: nobody judges what they do not see
+    }
+    if (state.busy && opened()) {
+      // Between two images: a verdict on the one that is shown already is kept, and nothing may touch boxes of the one before.
+      if (key in VERDICTS) return () => early(VERDICTS[key]);
+      return /^([1-9b]|Backspace|Delete|Arrow.*)$/.test(key) ? () => {} : null;
+    }
+    if (key in VERDICTS) return () => verdict(VERDICTS[key]);
+    if (key === "b") return draw;
+    if (key === "d" && opened()) return compare;
+    if (key === "g" && opened()) return toggleGuide;
+    if (key === "m" && opened()) return () => localStorage.setItem("boxwright-marks", localStorage.getItem("boxwright-marks") === "off" ? "on" : "off");
+    if (key === "?") return help;
+    if (key === "Enter" && inGrid(event)) return start;
+    if (/^[1-9]$/.test(key) && opened()) return () => relabel(Number(key));
+    return null;
+  }
+
   window.addEventListener("keydown", (event) => {
     if (!event.isTrusted || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    let act = null;
-    if (key in VERDICTS) act = () => verdict(VERDICTS[key]);
-    else if (key === "b") act = draw;
-    else if (key === "?") act = help;
-    else if (key === "Enter" && !opened() && !event.target.closest?.("button, a, [role=button], [role=option]")) act = start;
-    else if (key === "Escape" && document.getElementById("bw-help")) act = help;
-    else if (/^[1-9]$/.test(key) && opened()) act = () => relabel(Number(key));
+    if (/^(Shift|Control|Alt|Meta)/.test(event.key)) return;
+    state.touched = event.key.toLowerCase() in VERDICTS ? state.touched : performance.now();
+    const act = actOf(event.key.length === 1 ? event.key.toLowerCase() : event.key, event);
     if (!act) return;
     event.preventDefault();
     event.stopImmediatePropagation();
-    if (event.repeat) return;
+    if (event.repeat) return; // a key held down speaks once
     Promise.resolve(act()).catch((error) => say(error.message, true));
   }, true);
 
-  // The clock of an image starts when it is shown.
+  for (const kind of ["pointerdown", "pointerup"]) window.addEventListener(kind, () => (state.touched = performance.now()), true);
+
+  // The clock of an image starts when it is drawn.
   setInterval(async () => {
-    const sample = opened();
-    if (sample === state.sample) return;
+    const sample = displayed();
+    marks();
+    // The form of a selected box reaches down to where the guide stands; the classes are in the bar as well.
+    const guide = document.getElementById("bw-guide");
+    if (guide) guide.hidden = Boolean(one("root_label_container"));
+    if (!opened()) state.sample = "";
+    if (!opened() || !sample || sample === state.sample) return opened() || bar();
     state.sample = sample;
-    state.since = performance.now();
-    if (!sample || state.busy || !window.__foo__) return bar("");
+    if (state.preview?.sample !== sample) state.since = performance.now();
+    if (state.busy) return; // the answer to the verdict told about this one
     try {
-      const guide = (state.guide = await execute("guide"));
-      state.left = guide.left;
-      if (opened() === sample) bar(guide.about?.reason || "");
+      state.guide = await ask("guide", { sample });
+      state.left = state.guide.left;
+      if (opened() === sample) tell(state.guide);
     } catch {
-      bar("");
+      bar();
     }
-  }, 100);
+  }, 30);
 
   // Buttons run the same operators; the page goes on through this one.
   function register() {
@@ -266,7 +508,7 @@
         return new OperatorConfig({ name: "go", label: "Go on in the queue", unlisted: true });
       }
       async execute({ params }) {
-        await go(params);
+        await once(() => go(params));
       }
     }
     registerOperator(Go, PLUGIN);

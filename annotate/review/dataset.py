@@ -30,6 +30,23 @@ from collect.workspace import Dataset
 
 BATCH = 1000
 VIEWS = ("pending", "accepted", "rejected", "needs_boxes")
+#: Bright and far apart, so that thin lines show on dark and on light pictures.
+PALETTE = (
+    "#00e5ff",
+    "#ff9100",
+    "#76ff03",
+    "#ff4081",
+    "#ffea00",
+    "#b388ff",
+    "#1de9b6",
+    "#ff5252",
+    "#40c4ff",
+    "#f4ff81",
+    "#ea80fc",
+    "#a7ffeb",
+)
+VERDICT_COLORS = {"pending": "#607d8b", "accepted": "#2e7d32", "rejected": "#c62828", "needs_boxes": "#ef6c00"}
+SUSPECT_COLOR = "#ffffff"
 PLUGIN_FOLDER = Path(__file__).resolve().parents[1] / "plugin"
 
 
@@ -44,7 +61,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Card:
-    """One image as it goes into the App: its record and labels, its place in the queue and the reason for it."""
+    """One image as it goes into the App: its record and labels, its place in the queue and the reason for it.
+
+    `again` says that it waits although it has a verdict, since something came up against that.
+    """
 
     record: ImageRecord
     labels: ImageLabels
@@ -54,6 +74,7 @@ class Card:
     duplicates: str = ""
     suspects: tuple[Mark, ...] = ()
     detections: tuple[Mark, ...] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +125,7 @@ def build(fo: Any, origin: Origin, definition: Definition, cards: Sequence[Card]
         fo.delete_dataset(origin.name)
     dataset = fo.Dataset(origin.name, persistent=True)
     dataset.media_type = "image"
-    _declare(fo, dataset, definition)
+    _declare(fo, dataset, definition, with_run=any(card.detections for card in cards))
     collection = dataset._sample_collection
     batch: list[dict[str, Any]] = []
     for document in _documents(dataset._doc.id, definition, cards):
@@ -114,7 +135,7 @@ def build(fo: Any, origin: Origin, definition: Definition, cards: Sequence[Card]
             batch = []
     if batch:
         collection.insert_many(batch, ordered=False)
-    for name in ("review", "rank", "sha256", "source", "duplicates", "reason"):
+    for name in ("review", "rank", "sha256", "source", "duplicates", "reason", "again"):
         dataset.create_index(name)
     _save_views(fo, dataset)
     dataset.info = {
@@ -125,7 +146,7 @@ def build(fo: Any, origin: Origin, definition: Definition, cards: Sequence[Card]
     return dataset
 
 
-def _declare(fo: Any, dataset: Any, definition: Definition) -> None:
+def _declare(fo: Any, dataset: Any, definition: Definition, *, with_run: bool) -> None:
     texts = (
         "sha256",
         "review",
@@ -144,7 +165,8 @@ def _declare(fo: Any, dataset: Any, definition: Definition) -> None:
         dataset.add_sample_field(name, fo.StringField)
     dataset.add_sample_field("reviewed_at", fo.DateTimeField)
     dataset.add_sample_field("rank", fo.IntField)
-    dataset.add_sample_field("prefilled", fo.BooleanField)
+    for name in ("prefilled", "again"):
+        dataset.add_sample_field(name, fo.BooleanField)
     dataset.add_sample_field("quality", fo.ListField, subfield=fo.StringField)
     for name in ("boxes", "proposals", "suspects", "detections"):
         dataset.add_sample_field(name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
@@ -155,10 +177,24 @@ def _declare(fo: Any, dataset: Any, definition: Definition) -> None:
     dataset.set_label_schemas({"boxes": schema})
     dataset.active_label_schemas = ["boxes"]
     dataset.default_classes = definition.class_names
-    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value", fields=[])
-    dataset.app_config.active_fields = fo.ActiveFields(paths=["boxes", "suspects", "review", "reason"])
+    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value", color_pool=list(PALETTE), fields=_colors(definition))
+    shown = ["boxes", "suspects", *(["detections"] if with_run else []), "review", "reason"]
+    dataset.app_config.active_fields = fo.ActiveFields(paths=shown)
     dataset.app_config.sidebar_groups = _sidebar(fo)
     dataset.save()
+
+
+def class_colors(definition: Definition) -> dict[str, str]:
+    """The colour of each class, the same in the App, in its legend and from one review to the next."""
+    return {entry.name: PALETTE[place % len(PALETTE)] for place, entry in enumerate(definition.classes)}
+
+
+def _colors(definition: Definition) -> list[dict[str, Any]]:
+    classes = [{"value": name, "color": color} for name, color in class_colors(definition).items()]
+    verdicts = [{"value": name, "color": color} for name, color in VERDICT_COLORS.items()]
+    boxes = [{"path": name, "colorByAttribute": "label", "valueColors": classes} for name in ("boxes", "proposals")]
+    flat = [{"path": "suspects", "fieldColor": SUSPECT_COLOR}, {"path": "reason", "fieldColor": SUSPECT_COLOR}]
+    return [*boxes, {"path": "review", "valueColors": verdicts}, *flat]
 
 
 def _sidebar(fo: Any) -> list[Any]:
@@ -167,7 +203,8 @@ def _sidebar(fo: Any) -> list[Any]:
         group(name="labels", paths=["boxes", "suspects", "proposals", "detections"]),
         group(name="review", paths=["review", "reason", "part", "reviewer", "reviewed_at", "rank"]),
         group(name="image", paths=["quality", "duplicates", "sought", "source", "query", "licence", "creator", "source_url"]),
-        group(name="other", paths=["id", "filepath", "sha256", "prefilled", "tags", "created_at", "last_modified_at"], expanded=False),
+        group(name="other", paths=["id", "filepath", "sha256", "prefilled", "again", "tags", "created_at", "last_modified_at"],
+              expanded=False),
         group(name="metadata", paths=[f"metadata.{name}" for name in ("size_bytes", "mime_type", "width", "height", "num_channels")],
               expanded=False),
     ]  # fmt: skip
@@ -226,6 +263,7 @@ def _documents(dataset_id: Any, definition: Definition, cards: Sequence[Card]) -
             "rank": rank,
             "reason": card.reason or None,
             "part": card.part,
+            "again": card.again,
             **review_fields(labels),
             **_provenance(record, definition),
             "duplicates": card.duplicates,

@@ -1,22 +1,26 @@
 """What a review cost: the time from image shown to verdict, and what was done to boxes in it.
 
 All of it is folded from the journal. A box counts once per verdict: one that was drawn and then moved is drawn, a proposal
-that was moved five times is one correction.
+that was moved five times is one correction. One that stood there already, imported say, and still does at an acceptance, is
+confirmed.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annotate.journal import Journal, Kind
+from annotate.journal import Journal, Kind, Status, Verdict
 from collect.files import write_atomic
+from collect.workspace import Dataset
 
 _ACTS = {Kind.DRAW: "drawn", Kind.EDIT: "corrected", Kind.ACCEPT: "untouched", Kind.DELETE: "thrown out"}
-VERDICTS = ("accepted", "rejected", "needs_boxes")
+CONFIRMED = "confirmed"
 
 
 @dataclass
@@ -34,19 +38,20 @@ class Spent:
 
     def boxes(self) -> int:
         """Boxes that left this reviewer's hands as boxes of the dataset."""
-        return sum(self.acts.get(name, 0) for name in ("drawn", "corrected", "untouched"))
+        return sum(self.acts.get(name, 0) for name in ("drawn", "corrected", "untouched", "confirmed"))
 
     def summary(self) -> dict[str, Any]:
         """The figures of a report; None where nothing was timed or proposed."""
         total_s = self.total_s()
-        proposals = sum(self.acts.get(name, 0) for name in ("corrected", "untouched", "thrown out"))
+        kept = self.acts.get("untouched", 0) + self.acts.get("confirmed", 0)
+        offered = kept + self.acts.get("corrected", 0) + self.acts.get("thrown out", 0)
         every = [value for values in self.seconds.values() for value in values]
         return {
             "verdicts": dict(self.verdicts), "acts": dict(self.acts), "boxes": self.boxes(), "hours": round(total_s / 3600, 3),
             "seconds_per_verdict": round(statistics.median(every), 2) if every else None,
             "seconds_by_verdict": {name: round(statistics.median(values), 2) for name, values in self.seconds.items()},
             "boxes_per_minute": round(60 * self.timed_boxes / total_s, 2) if total_s else None,
-            "share_untouched": round(self.acts.get("untouched", 0) / proposals, 4) if proposals else None,
+            "share_untouched": round(kept / offered, 4) if offered else None,
         }  # fmt: skip
 
 
@@ -65,7 +70,11 @@ def effort(journal: Journal, *, until: int | None = None) -> Efforts:
     """Fold what reviewers did, up to event `until` (that of a release) where given."""
     result = Efforts()
     open_acts: dict[tuple[str, str], dict[str, str]] = {}
+    standing: dict[str, set[str]] = {}
     for event in journal.events(until=until):
+        if event.box:
+            boxes = standing.setdefault(event.image, set())
+            (boxes.add if event.status == Status.PRESENT else boxes.discard)(event.box)
         name = event.actor.removeprefix("reviewer:")
         if name == event.actor:
             continue
@@ -73,9 +82,22 @@ def effort(journal: Journal, *, until: int | None = None) -> Efforts:
         if event.box:
             _note(open_acts.setdefault(key, {}), event.box, event.kind)
         elif event.kind == Kind.VERDICT:
-            spent = result.by_reviewer.setdefault(name, Spent())
-            _close(spent, open_acts.pop(key, {}), event.status, event.details.get("seconds"))
+            acts = open_acts.pop(key, {})
+            if event.status == Verdict.ACCEPTED:
+                acts |= dict.fromkeys(standing.get(event.image, set()) - acts.keys(), CONFIRMED)
+            _close(result.by_reviewer.setdefault(name, Spent()), acts, event.status, event.details.get("seconds"))
     return result
+
+
+def release_hours(dataset: Dataset, journal: Journal) -> list[tuple[str, float]]:
+    """For each release the hours of timed work that all its labels took, oldest first."""
+    told = []
+    for version in dataset.release_names():
+        manifest = json.loads((dataset.release_path(version) / "manifest.json").read_bytes())
+        until = manifest.get("journal", {}).get("event")
+        spent = effort(journal, until=until).by_reviewer.values() if until is not None else ()
+        told.append((version, sum(each.total_s() for each in spent) / 3600))
+    return told
 
 
 def _note(acts: dict[str, str], box: str, kind: str) -> None:
@@ -92,7 +114,7 @@ def _close(spent: Spent, acts: dict[str, str], verdict: str, seconds: float | No
     spent.verdicts[verdict] = spent.verdicts.get(verdict, 0) + 1
     kept = 0
     for kind in acts.values():
-        name = _ACTS.get(Kind(kind))
+        name = CONFIRMED if kind == CONFIRMED else _ACTS.get(Kind(kind))
         if name:
             spent.acts[name] = spent.acts.get(name, 0) + 1
             kept += name != "thrown out"
@@ -101,13 +123,13 @@ def _close(spent: Spent, acts: dict[str, str], verdict: str, seconds: float | No
         spent.timed_boxes += kept
 
 
-def write_report(path: Path, name: str, efforts: Efforts) -> None:
-    """Write what a review cost as one HTML page that needs nothing else."""
+def write_report(path: Path, name: str, efforts: Efforts, releases: Sequence[tuple[str, float]] = ()) -> None:
+    """Write what a review cost, and every release (see :func:`release_hours`), as one HTML page that needs nothing else."""
     summaries = efforts.as_document()
     hours = sum(row["hours"] for row in summaries.values())
     boxes = sum(row["boxes"] for row in summaries.values())
     cells = [
-        ("boxes", "boxes"), ("boxes_per_minute", "boxes a minute"), ("share_untouched", "share accepted untouched"),
+        ("boxes", "boxes"), ("boxes_per_minute", "boxes a minute"), ("share_untouched", "share left untouched"),
         ("seconds_per_verdict", "seconds a verdict (median)"), ("hours", "hours"),
     ]  # fmt: skip
     head = "".join(f"<th>{label}</th>" for _, label in cells)
@@ -117,6 +139,8 @@ def write_report(path: Path, name: str, efforts: Efforts) -> None:
         + "</tr>"
         for reviewer, row in summaries.items()
     )
+    costs = "".join(f"<tr><td>{html.escape(version)}</td><td class=n>{cost:.2f}</td></tr>" for version, cost in releases)
+    by_release = f"<h2>Releases</h2><table><tr><th>release</th><th>hours of work in it</th></tr>{costs}</table>" if costs else ""
     per_box = f", {3600 * hours / boxes:.1f} s a box" if boxes else ""
     write_atomic(
         path,
@@ -126,7 +150,7 @@ def write_report(path: Path, name: str, efforts: Efforts) -> None:
         "th{color:#666;font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}</style>"
         f"<h1>Review of {html.escape(name)}</h1><p>{boxes} boxes in {hours:.2f} hours of timed work{per_box}."
         " Time runs from an image shown to its verdict; pauses over five minutes are left out.</p>"
-        f"<table><tr><th>reviewer</th><th>verdicts</th><th>boxes by act</th>{head}</tr>{rows}</table>\n",
+        f"<table><tr><th>reviewer</th><th>verdicts</th><th>boxes by act</th>{head}</tr>{rows}</table>{by_release}\n",
     )
 
 

@@ -10,16 +10,10 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from annotate.review.asgi import Application, Message, Receive, Scope, Send, answer
 
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 POLICY = (
@@ -57,11 +51,12 @@ class Guard:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         elif refusal:
-            await _answer(send, 403, refusal)
+            await answer(send, 403, f"{refusal}\n".encode())
         elif self._given(scope):
             await self._welcome(scope, send)
         else:
-            await self._application(scope, receive, _Page(send) if _is_page(headers) else send)
+            wrap = _Page if _is_page(headers) else _Picture if scope["path"].rstrip("/") == "/media" else None
+            await self._application(scope, receive, wrap(send) if wrap else send)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> str:
         """Why a request is not answered; "" when it is."""
@@ -153,8 +148,13 @@ class _Page:
         await self._send({"type": "http.response.body", "body": page})
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
-    body = f"{text}\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class _Picture:
+    """Passes a picture on; its file is named by its content, so the browser may keep it as long as it likes."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message.get("status") == 200:
+            message = {**message, "headers": [*message["headers"], (b"cache-control", b"private, max-age=86400, immutable")]}
+        await self._send(message)

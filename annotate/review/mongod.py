@@ -3,8 +3,9 @@
 FiftyOne by itself attaches to any mongod of the same user that looks like its own, whatever its folder. So we start one
 on `<root>/.boxwright/mongo`, on a free port of 127.0.0.1, and hand FiftyOne its address. It is a replica set of one,
 because only a replica set has change streams, through which every edit in the App reaches the journal. A mongod that a
-kill left behind is found by its command line and used again; the last Boxwright process to leave stops it. An address
-given from outside in `FIFTYONE_DATABASE_URI` is honoured, and that server is neither started nor stopped.
+kill left behind is found by its command line and used again, one that dies under a review is started again, and the last
+Boxwright process to leave stops it. An address given from outside in `FIFTYONE_DATABASE_URI` is honoured, and that server is
+neither started nor stopped.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,13 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from collect.errors import MissingServiceError
+from collect.errors import BoxwrightError, MissingServiceError
 from collect.files import storage_errors, write_atomic
 
 LOG = logging.getLogger(__name__)
 REPLICA_SET = "boxwright"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+LOOK_S = 0.5
 ANSWER_TIMEOUT_MS = 5000
 _ALREADY_INITIALIZED = 23
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
@@ -85,11 +88,43 @@ def running(root: Path) -> Iterator[Database]:
             pid, port = _adopt(folder) or _start(folder)
             fcntl.flock(users, fcntl.LOCK_SH)
         uri = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+        keeper = _Keeper(folder, pid, port)
+        keeper.start()
         try:
             yield Database(uri, _has_streams(uri), ours=True)
         finally:
+            keeper.stop()
             with _one_at_a_time(folder):
-                _leave(users, pid)
+                _leave(users, keeper.pid)
+
+
+class _Keeper(threading.Thread):
+    """Starts the server again, on the port that everybody knows, when it ends while a review is open."""
+
+    def __init__(self, folder: Path, pid: int, port: int) -> None:
+        super().__init__(name="boxwright-mongod", daemon=True)
+        self.pid = pid
+        self._folder, self._port = folder, port
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(LOOK_S):
+            if not _alive(self.pid):
+                self._again()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join(START_TIMEOUT_S)
+
+    def _again(self) -> None:
+        LOG.warning("mongod %d has ended; it is started again (what it had acknowledged is in its own journal)", self.pid)
+        _reap(self.pid)
+        try:
+            with _one_at_a_time(self._folder):
+                self.pid = (_adopt(self._folder) or _launch(find_binary(), self._folder, self._port))[0]
+        except BoxwrightError as error:
+            LOG.error("mongod does not start again: %s", error)
+            self._ended.wait(5.0)
 
 
 @contextmanager
@@ -142,7 +177,7 @@ def _serves(pid: int, folder: Path) -> bool:
 def _start(folder: Path) -> tuple[int, int]:
     binary = find_binary()
     try:
-        return _launch(binary, folder)
+        return _launch(binary, folder, free_port())
     except MissingServiceError as error:
         # Written by a mongod of another version, or broken: everything in it can be made again from the journal.
         aside = folder / f"data.unreadable-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -150,13 +185,12 @@ def _start(folder: Path) -> tuple[int, int]:
             raise
         LOG.warning("%s; its files were moved to %s and a new database is made from the journal", error, aside)
         (folder / "data").rename(aside)
-        return _launch(binary, folder)
+        return _launch(binary, folder, free_port())
 
 
-def _launch(binary: Path, folder: Path) -> tuple[int, int]:
+def _launch(binary: Path, folder: Path, port: int) -> tuple[int, int]:
     with storage_errors():
         (folder / "data").mkdir(exist_ok=True)
-    port = free_port()
     log = folder / "mongod.log"
     log.unlink(missing_ok=True)
     command = [

@@ -17,7 +17,7 @@ from annotate.journal import Journal
 from annotate.review import dataset as app_dataset
 from annotate.review import mongod, queue, server
 from annotate.review.dataset import Origin
-from annotate.review.effort import effort, write_report
+from annotate.review.effort import effort, release_hours, write_report
 from annotate.review.session import Session, close_all, open_session, safe_name
 from annotate.review.verdicts import Outcome
 from annotate.review.watch import Watch
@@ -57,7 +57,8 @@ def review(console: Console, options: Options) -> None:
         finally:
             watch.stop()
     with Journal(dataset.labels) as journal:
-        write_report(dataset.folder / "review-report.html", dataset.name, effort(journal))
+        costs = release_hours(dataset, journal)
+        write_report(dataset.folder / "review-report.html", dataset.name, effort(journal), costs)
     console.say(f"\nEverything is in {dataset.labels}; run the same command again to go on.")
 
 
@@ -155,5 +156,6 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    if tasks:  # none where nobody ever opened the page
+        loop.run_until_complete(asyncio.wait(tasks))
     loop.close()

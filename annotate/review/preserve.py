@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from annotate.review.guard import Application, Message, Receive, Scope, Send
+from annotate.review.asgi import Application, Copy, Receive, Scope, Send, read_body, replay, resized
 from annotate.review.session import Session
 
 LOG = logging.getLogger(__name__)
@@ -49,33 +49,33 @@ class Preserve:
             await self._application(scope, receive, send)
 
     async def _query(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _read(receive)
-        sample = _opened_sample(body)
+        body = await read_body(receive)
+        sample = opened_sample(body)
         if sample is None:
-            await self._application(scope, _replay(body, receive), send)
+            await self._application(scope, replay(body, receive), send)
             return
         body, hiding = show_all_labels(body)
         if hiding and not self._told:
             self._told = True
             self._session.warn(f"the view filters labels ({', '.join(hiding)}); an opened image shows all its boxes all the same")
-        answer = _Copy(send)
-        await self._application(_resized(scope, len(body)), _replay(body, receive), answer)
+        answer = Copy(send)
+        await self._application(resized(scope, len(body)), replay(body, receive), answer)
         self._seen[sample] = set(_served_boxes(answer.body))
 
     async def _patch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sample, body = _sample_of(scope["path"]), await _read(receive)
+        sample, body = _sample_of(scope["path"]), await read_body(receive)
         before = await anyio.to_thread.run_sync(self._session.stored_boxes, sample)
         after = patched_ids([str(box["_id"]) for box in before], body)
         self._seen.setdefault(sample, self._visible(sample, before)).update(after[1])
         removed = {str(box["_id"]) for box in before} - set(after[0])
         unseen = removed - self._seen[sample]
         if not unseen:
-            await self._application(scope, _replay(body, receive), send)
+            await self._application(scope, replay(body, receive), send)
             return
         hidden = [box for box in before if str(box["_id"]) in unseen]
         with self._session.lock:  # the change stream must not take the loss for the person's word
-            answer = _Copy(None)
-            await self._application(scope, _replay(body, receive), answer)
+            answer = Copy(None)
+            await self._application(scope, replay(body, receive), answer)
             if answer.status == 200:
                 self._session.put_back(sample, hidden, _WHY)
         await answer.replay(send)
@@ -149,7 +149,7 @@ def _sample_of(path: str) -> str:
     return parts[3] if len(parts) == 4 and parts[0] == "dataset" and parts[2] == "sample" else ""
 
 
-def _opened_sample(body: bytes) -> str | None:
+def opened_sample(body: bytes) -> str | None:
     """The id of the sample that a GraphQL request opens, None where it is another request."""
     try:
         document = json.loads(body)
@@ -166,53 +166,3 @@ def _served_boxes(body: bytes) -> Iterable[str]:
     except (ValueError, KeyError, TypeError):
         return []
     return [_oid(box.get("_id")) for box in boxes]
-
-
-async def _read(receive: Receive) -> bytes:
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = bool(message.get("more_body"))
-    return body
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives a body that was read already, then goes on with the connection."""
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-def _resized(scope: Scope, size: int) -> Scope:
-    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
-    return {**scope, "headers": [*headers, (b"content-length", str(size).encode())]}
-
-
-class _Copy:
-    """A `send` that keeps the response, and passes it on where it has somewhere to go."""
-
-    def __init__(self, send: Send | None) -> None:
-        self._send = send
-        self._messages: list[Message] = []
-        self.status = 0
-        self.body = b""
-
-    async def __call__(self, message: Message) -> None:
-        self.status = message.get("status", self.status)
-        self.body += message.get("body", b"")
-        if self._send is None:
-            self._messages.append(message)
-        else:
-            await self._send(message)
-
-    async def replay(self, send: Send) -> None:
-        for message in self._messages:
-            await send(message)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from annotate.journal import Kind, Verdict
 from annotate.review.agreement import agreement
+from annotate.review.dataset import SUSPECT_COLOR, class_colors
 from annotate.review.session import Session
 from annotate.review.verdicts import Outcome
 
@@ -39,7 +41,7 @@ def progress(review: Session) -> dict[str, Any]:
     return {
         "reviewer": review.reviewer,
         "verdicts": counts,
-        "left": counts.get(Verdict.PENDING, 0),
+        "left": _left(review),
         "total": sum(counts.values()),
         "classes": classes,
         "speed": speed(review),
@@ -66,7 +68,7 @@ def as_markdown(shown: dict[str, Any]) -> str:
     counts = shown["verdicts"]
     done = shown["total"] - shown["left"]
     lines = [
-        f"### {done} of {shown['total']} images judged",
+        f"**{done} of {shown['total']} images judged**",
         " · ".join(f"**{counts.get(name, 0)}** {name.replace('_', ' ')}" for name in ("accepted", "rejected", "needs_boxes", "pending")),
     ]
     pace = shown["speed"]
@@ -83,27 +85,70 @@ def as_markdown(shown: dict[str, Any]) -> str:
 
 
 def guide(review: Session, sample: str | None) -> dict[str, Any]:
-    """Classes with their digits, and what is to be said about an open sample."""
-    classes = [{"name": entry.name, "definition": entry.definition} for entry in review.definition.classes]
-    about: dict[str, Any] = {}
-    if sample:
-        document = review.document(sample)
-        names = ("reason", "review", "rank", "part", "duplicates", "quality")
-        about = {name: document.get(name) for name in names}
-    waiting = review.samples.count_documents(review.waiting)
-    return {"classes": classes, "reviewer": review.reviewer, "left": waiting, "about": about}
+    """Classes with their digits and colours, and what is to be said about an open sample."""
+    colors = class_colors(review.definition)
+    classes = [{"name": entry.name, "definition": entry.definition, "color": colors[entry.name]} for entry in review.definition.classes]
+    shown = _about(review, review.document(sample)) if sample else {}
+    return {"classes": classes, "reviewer": review.reviewer, "left": _left(review), **shown}
 
 
-def onwards(review: Session, sample: str | None, last: Outcome) -> dict[str, Any]:
-    """Where to go from `sample`: `steps` forward (negative: back) to `next`, with the reason why that one is in the queue.
+def _about(review: Session, document: dict[str, Any]) -> dict[str, Any]:
+    """Why an image is in the queue and where it stands, and the file that comes after it."""
+    names = ("reason", "review", "reviewer", "part", "quality")
+    group = document.get("duplicates")
+    twins = review.samples.count_documents({"duplicates": group}) if group else 0
+    following = review.next_pending(str(document["_id"]))
+    upcoming = review.document(following)["filepath"] if following else ""
+    about = {**{name: document.get(name) for name in names}, "twins": twins, "again": bool(document.get("again"))}
+    return {"about": about, "marks": _drawn(review, document, "suspects", "detections"), "upcoming": upcoming}
 
-    After an undo that is the image whose verdict was taken back.
+
+def _left(review: Session) -> int:
+    return int(review.samples.count_documents(review.waiting))
+
+
+def told(review: Session, here: str | None, outcomes: Sequence[Outcome], target: str | None = None) -> dict[str, Any]:
+    """What the page goes on with after an act: what was done, and where to go from the sample `here`.
+
+    `steps` leads forward (negative: back) in the queue to `next`, of which `preview` and `about` tell what the page shows; that
+    is `target`, after an undo the image whose verdict was taken back, else the next one that waits.
     """
-    here = review.rank(sample) if sample else 0
-    undone = any(event.kind == Kind.UNDO for event in last.events)
-    target = review.sample_of(last.image) if undone else review.next_pending(sample)
-    if target is None:
-        return {"next": None, "steps": 0, "left": 0, "reason": ""}
-    document = review.document(target)
-    waiting = review.samples.count_documents(review.waiting)
-    return {"next": target, "steps": document["rank"] - here, "left": waiting, "reason": document.get("reason") or ""}
+    last = outcomes[-1]
+    if any(event.kind == Kind.UNDO for event in last.events):
+        target = review.sample_of(last.image)
+    target = target or review.next_pending(here)
+    onwards: dict[str, Any] = {"next": None, "steps": 0}
+    if target is not None:
+        document = review.document(target)
+        steps = document["rank"] - (review.rank(here) if here else 0)
+        onwards = {"next": target, "steps": steps, "preview": _preview(review, document), **_about(review, document)}
+    return {
+        "verdict": last.verdict,
+        "images": len(outcomes),
+        "events": sum(len(outcome.events) for outcome in outcomes),
+        "notes": [note for outcome in outcomes for note in (*outcome.notes, *(refusal.why for refusal in outcome.refused))],
+        "left": _left(review),
+        **onwards,
+    }
+
+
+def _preview(review: Session, document: dict[str, Any]) -> dict[str, Any]:
+    """What the page needs to show a sample by itself: its file, size in pixels, and boxes."""
+    size = {name: document["metadata"][name] for name in ("width", "height")}
+    return {"sample": str(document["_id"]), "filepath": document["filepath"], "boxes": _drawn(review, document, "boxes"), **size}
+
+
+def _drawn(review: Session, document: dict[str, Any], *fields: str) -> list[dict[str, Any]]:
+    """Boxes of some fields with their colours, as `[x, y, w, h]` relative to the image."""
+    colors = class_colors(review.definition)
+    return [
+        {
+            "label": box.get("label") or "",
+            "color": colors.get(box.get("label") or "", SUSPECT_COLOR),
+            "box": box["bounding_box"],
+            "of": name,
+        }
+        for name in fields
+        for box in (document.get(name) or {}).get("detections") or []
+        if box.get("bounding_box")
+    ]

@@ -14,6 +14,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from annotate.coco import read
@@ -36,10 +38,14 @@ OTHERS = "others"
 
 @dataclass(frozen=True)
 class Why:
-    """Why an image is where it is in the queue; a higher score comes earlier."""
+    """Why an image is where it is in the queue; a higher score comes earlier.
+
+    `at` is when it was found to be wanted; a verdict given before that is asked for again. "" = it only orders what waits.
+    """
 
     score: float
     reason: str
+    at: str = ""
 
 
 def cards(
@@ -52,6 +58,8 @@ def cards(
     parts = assign(dataset, definition, reviewer, records, labels)
     reasons, suspects = wanted(dataset, labels)
     detections = detections_of(workspace, dataset, run) if run else {}
+    for image, errors in _errors(detections).items():
+        reasons.setdefault(image, Why(len(errors), f"{run}: {', '.join(sorted(errors))}"))
     shown = _opinions(dataset, journal, reviewer, [image for image, part in parts.items() if part in {SECOND, GOLD}])
     twins = duplicate_groups(records, definition.collect.near_duplicate_bits)
     made = [
@@ -64,6 +72,7 @@ def cards(
             twins.get(record.sha256, ""),
             tuple(suspects.get(record.sha256, ())),
             tuple(detections.get(record.sha256, ())),
+            parts[record.sha256] not in {SECOND, GOLD} and _again(labels.get(record.sha256), reasons.get(record.sha256)),
         )
         for record in records
     ]
@@ -75,8 +84,14 @@ def _key(card: Card, reasons: dict[str, Why], me: str) -> tuple[bool, bool, floa
     why = reasons.get(card.record.sha256)
     verdict = card.labels.verdict
     sent_back = verdict == Verdict.NEEDS_BOXES and card.labels.reviewer != me  # somebody else mends what one sent back
-    waiting = verdict == Verdict.PENDING or sent_back
+    waiting = verdict == Verdict.PENDING or sent_back or card.again
     return not waiting, card.part == OTHERS, -(why.score if why else -1.0), card.record.sha256
+
+
+def _again(entry: ImageLabels | None, why: Why | None) -> bool:
+    """Whether an image that has its verdict is to be looked at once more: what speaks against it came up later."""
+    decided = entry is not None and entry.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}
+    return bool(decided and entry and why and why.at > entry.reviewed_at)
 
 
 def _side_by_side(made: list[Card]) -> list[Card]:
@@ -96,7 +111,7 @@ def _side_by_side(made: list[Card]) -> list[Card]:
 
 
 def _group(card: Card) -> tuple[str, bool]:
-    return card.duplicates, card.labels.verdict == Verdict.PENDING
+    return card.duplicates, card.labels.verdict == Verdict.PENDING or card.again
 
 
 # Shares
@@ -181,15 +196,17 @@ def wanted(dataset: Dataset, labels: Labels) -> tuple[dict[str, Why], dict[str, 
     marks: dict[str, list[Mark]] = {}
     try:
         for row in _rows(dataset, "queue.json"):
-            reasons[row["image"]] = Why(float(row["score"]), str(row["reason"]))
-        for row in _rows(dataset, "audit.json"):
-            _suspect(row, labels, reasons, marks)
+            reasons[row["image"]] = Why(float(row["score"]), str(row["reason"]), str(row.get("at", "")))
+        suspects = _rows(dataset, "audit.json")
+        audited_at = written_at(dataset.folder / "audit.json") if suspects else ""
+        for row in suspects:
+            _suspect(row, audited_at, labels, reasons, marks)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"queue.json or audit.json of {dataset.name} is not as Boxwright writes it ({error!r}); make it anew") from error
     return reasons, marks
 
 
-def _suspect(row: dict[str, Any], labels: Labels, reasons: dict[str, Why], marks: dict[str, list[Mark]]) -> None:
+def _suspect(row: dict[str, Any], at: str, labels: Labels, reasons: dict[str, Why], marks: dict[str, list[Mark]]) -> None:
     image, kind, score = row["image"], str(row["kind"]), float(row["score"])
     entry = labels.get(image)
     box = entry.boxes.get(row.get("box") or "") if entry else None
@@ -200,10 +217,15 @@ def _suspect(row: dict[str, Any], labels: Labels, reasons: dict[str, Why], marks
     else:
         reason = f"suspect: {kind.replace('_', ' ')}"
     if image not in reasons or reasons[image].score < score:
-        reasons[image] = Why(score, reason)
+        reasons[image] = Why(score, reason, at)
     if xywh is not None:
         x, y, w, h = (float(value) for value in xywh)
         marks.setdefault(image, []).append(Mark(f"{kind.replace('_', ' ')} {guess}".strip() + "?", (x, y, w, h), score))
+
+
+def written_at(path: Path) -> str:
+    """When a file was last written, as :func:`collect.clock.now` puts it."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _rows(dataset: Dataset, name: str) -> list[dict[str, Any]]:
@@ -214,7 +236,7 @@ def _rows(dataset: Dataset, name: str) -> list[dict[str, Any]]:
     return list(document)
 
 
-def _read(path: Any, missing: Any) -> Any:
+def _read(path: Path, missing: Any) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -246,6 +268,12 @@ def detections_of(workspace: Workspace, dataset: Dataset, run: str) -> dict[str,
     return found
 
 
+def _errors(detections: dict[str, list[Mark]]) -> dict[str, list[str]]:
+    """The kinds of error that a run made, by image."""
+    kinds = {image: [mark.label.partition(": ")[0] for mark in marks if ": " in mark.label] for image, marks in detections.items()}
+    return {image: found for image, found in kinds.items() if found}
+
+
 def duplicate_groups(records: Sequence[ImageRecord], bits: int) -> dict[str, str]:
     """Images that are near-duplicates of another one, as sha256 -> name of the group."""
     known = [record for record in records if record.phash and record.phash.strip("0")]
@@ -263,6 +291,7 @@ def put_first(dataset: Dataset, rows: Sequence[dict[str, Any]]) -> int:
     images = {row["image"] for row in rows}
     rest = [row for row in _rows(dataset, "queue.json") if row["image"] not in images]
     top = max((float(row["score"]) for row in rest), default=0.0)
-    first = [{"image": row["image"], "score": round(top + 1.0 + row["score"], 4), "reason": row["reason"]} for row in rows]
+    at = now()
+    first = [{"image": row["image"], "score": round(top + 1.0 + row["score"], 4), "reason": row["reason"], "at": at} for row in rows]
     write_atomic(dataset.folder / "queue.json", json.dumps(first + rest, indent=1, ensure_ascii=False) + "\n")
     return len(first)

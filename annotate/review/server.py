@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from annotate.review.ahead import Ahead
 from annotate.review.guard import Guard
 from annotate.review.preserve import Preserve
 from annotate.review.session import Session
+from annotate.review.shortcuts import Shortcuts
 from collect.errors import PortInUseError
 
 ADDRESS = "127.0.0.1"
@@ -69,5 +71,6 @@ def serve(session: Session, place: Place, images: Path, stop: asyncio.Event, loo
     config.graceful_timeout = 1.0
     config.accesslog = None
     config.errorlog = None
-    guarded: Any = Guard(Preserve(app, session), port=place.port, token=place.token, images=images)
+    application = Shortcuts(Preserve(Ahead(app, session), session), session)
+    guarded: Any = Guard(application, port=place.port, token=place.token, images=images)
     loop.run_until_complete(hypercorn_serve(guarded, config, shutdown_trigger=stop.wait))

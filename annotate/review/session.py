@@ -51,13 +51,14 @@ class Session:
     journal: Journal
     lock: Any = field(default_factory=threading.RLock)
     listeners: list[Callable[[Outcome], None]] = field(default_factory=list)
-    judged: list[str] = field(default_factory=list)
+    judged: list[tuple[str, ...]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     _opinions: Journal | None = None
     _stored: dict[str, datetime] = field(default_factory=dict)
     _labels: Labels = field(default_factory=dict)
     _labels_seq: int = 0
     _told: set[tuple[str, str]] = field(default_factory=set)
+    _heard: int = 0
 
     def desk(self, part: str = OWN) -> Desk:
         """Where this reviewer's word goes: the dataset's journal or, for images shown to two, their own one."""
@@ -113,8 +114,8 @@ class Session:
             time_s = seconds if seconds is not None and 0 < seconds < PAUSE_S else None
             outcome = _JUDGES[act](self.desk(document["part"]), now, seconds=time_s)
             self._stored[now.image] = document["last_modified_at"]
-            self.judged.append(sample)
-            self._show(document, now, boxes=act == "mark_negative")
+            self.judged.append((sample,))
+            self._show(document, now, boxes=act == "mark_negative", again=False)
             return self._publish(outcome)
 
     def accept_above(self, sample: str, score: float) -> Outcome:
@@ -135,30 +136,64 @@ class Session:
             self._show(document, now, boxes=True)
             return self._publish(outcome)
 
-    def undo(self, sample: str | None = None) -> Outcome:
-        """Take back this reviewer's last verdict, on `sample` or on whatever they judged last."""
+    def keep(self, sample: str) -> list[Outcome]:
+        """Of a group of near-duplicates keep this one: the others that wait are rejected, in one act for `undo`.
+
+        Raises:
+            UsageError: the image has no near-duplicate that waits.
+        """
         with self.lock:
-            if sample is None or (self.judged and sample not in self.judged):
-                sample = self.judged[-1] if self.judged else sample
-            if sample is None:
+            others = [twin["id"] for twin in self.twins(sample) if twin["id"] != sample and twin["waits"]]
+            if not others:
+                raise UsageError("no near-duplicate of this image waits for a verdict")
+            outcomes = [self.judge(other, "reject") for other in others]
+            self.judged[-len(others) :] = [tuple(others)]
+            return outcomes
+
+    def twins(self, sample: str) -> list[dict[str, Any]]:
+        """The group of near-duplicates that an image belongs to, itself included, in the order of the queue; [] without one."""
+        group = self.document(sample).get("duplicates")
+        if not group:
+            return []
+        waiting = {found["_id"] for found in self.samples.find({"duplicates": group, **self.waiting}, {"_id": 1})}
+        return [
+            {
+                "id": str(found["_id"]), "filepath": found["filepath"], "review": found["review"], "waits": found["_id"] in waiting,
+                "size": f"{found['metadata']['width']}×{found['metadata']['height']}", "boxes": len(found["boxes"]["detections"]),
+            }
+            for found in self.samples.find({"duplicates": group}, sort=[("rank", 1)])
+        ]  # fmt: skip
+
+    def undo(self, sample: str | None = None) -> Outcome:
+        """Take back this reviewer's last act, on `sample` if that was judged in this review, else on whatever they judged last."""
+        with self.lock:
+            place = next((n for n in reversed(range(len(self.judged))) if sample in self.judged[n]), len(self.judged) - 1)
+            samples = self.judged[place] if self.judged else ((sample,) if sample else ())
+            if not samples:
                 raise UsageError("there is no verdict of this review to undo yet")
-            document = self.document(sample)
-            now = app_dataset.shown_in(document, self.definition)
-            outcome = verdicts.undo(self.desk(document["part"]), now.image)
-            if sample in self.judged:
-                del self.judged[len(self.judged) - 1 - self.judged[::-1].index(sample)]
-            restored = any(event.box and event.status != Status.GONE for event in outcome.events)
-            self._show(document, now, boxes=restored)
-            return self._publish(outcome)
+            outcomes = [self._undo(each) for each in reversed(samples)]
+            if self.judged:
+                del self.judged[place]
+            return outcomes[-1]
+
+    def _undo(self, sample: str) -> Outcome:
+        document = self.document(sample)
+        now = app_dataset.shown_in(document, self.definition)
+        outcome = verdicts.undo(self.desk(document["part"]), now.image)
+        restored = any(event.box and event.status != Status.GONE for event in outcome.events)
+        # What stands again is an earlier verdict: whoever took back a later one is not done with the image.
+        self._show(document, now, boxes=restored, again=outcome.verdict != Verdict.PENDING)
+        return self._publish(outcome)
 
     @property
     def waiting(self) -> dict[str, Any]:
-        """What waits for this reviewer, as a filter: images without a verdict, and those that others sent back."""
+        """What waits for this reviewer, as a filter: no verdict yet, sent back by others, or to be looked at once more."""
         sent_back = {"review": str(Verdict.NEEDS_BOXES), "reviewer": {"$ne": self.reviewer}}
-        return {"$or": [{"review": str(Verdict.PENDING)}, sent_back]}
+        return {"$or": [{"review": str(Verdict.PENDING)}, sent_back, {"again": True}]}
 
     def next_pending(self, after: str | None) -> str | None:
         """The sample id of the next image in the queue that waits for a verdict, from `after` on and round to the start."""
+        self.hear_others()
         here = self.samples.find_one({"_id": _object_id(after)}, {"rank": 1}) if after else None
         rank = here["rank"] if here else 0
         for where in ({"$gt": rank}, {"$lt": rank}):
@@ -166,6 +201,21 @@ class Session:
             if found:
                 return str(found["_id"])
         return None
+
+    def hear_others(self) -> None:
+        """Take note of verdicts that others have given since the App's dataset was made: those images wait no longer.
+
+        Only the fields that say where an image stands are touched, never boxes.
+        """
+        with self.lock:
+            spoken = []
+            for event in self.journal.events(after=max(self._heard, self.origin.since)):
+                self._heard = event.seq
+                if not event.box and event.actor != self.desk().actor:
+                    spoken.append(event.image)
+            for image in dict.fromkeys(spoken):
+                fields = app_dataset.review_fields(of_image(self.journal, image)) | {"again": False}
+                self.samples.update_one({"sha256": image, "part": {"$not": {"$in": [SECOND, GOLD]}}}, {"$set": fields})
 
     def sample_of(self, image: str) -> str:
         """The sample id of an image."""
@@ -233,11 +283,11 @@ class Session:
         if not Path(document["filepath"]).is_file():
             raise NotFoundError(f"the file of this image has gone: {document['filepath']}; bring it back, then judge it")
 
-    def _show(self, document: dict[str, Any], now: Shown, *, boxes: bool = False) -> None:
+    def _show(self, document: dict[str, Any], now: Shown, *, boxes: bool = False, again: bool | None = None) -> None:
         """Bring a sample's fields up to the journal; its boxes only where a person asked for other ones."""
         journal = self.desk(document["part"]).journal
         labels = of_image(journal, now.image)
-        fields = app_dataset.review_fields(labels)
+        fields = app_dataset.review_fields(labels) | ({} if again is None else {"again": again})
         if boxes:
             fields |= {"boxes": app_dataset.box_fields(self.definition, (now.width, now.height), labels)["boxes"]}
             # The App's copy is older now, and what it still wants to store has to be merged first.

@@ -19,18 +19,20 @@ from annotate.review.verdicts import Desk, Shown, ShownBox, Xywh, accept, shown
 from annotate.state import of_image
 from collect.definition import Definition
 
-#: A proposal this close to the truth is left as it is; one closer than CORRECT_IOU is corrected, any other thrown out.
-KEEP_IOU = 0.75
-CORRECT_IOU = 0.5
-
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that each act on a box costs a person."""
+    """Seconds that each act on a box costs a person, and how exact that person is.
+
+    A proposal of the right class that overlaps the truth by `keep_iou` is left as it is; one that does by `correct_iou` is
+    corrected, any other thrown out.
+    """
 
     draw_s: float = 7.0
     correct_s: float = 4.0
     verify_s: float = 1.6
+    keep_iou: float = 0.75
+    correct_iou: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def simulate(
 
 def _review(desk: Desk, truth: Truth, costs: Costs) -> Effort:
     before = shown(desk.definition, truth.image, (truth.width, truth.height), of_image(desk.journal, truth.image))
-    keeps, corrections = _match(before, truth)
+    keeps, corrections = _match(before, truth, costs)
     boxes = [before.boxes[place] for place in keeps]
     for place, row in corrections.items():
         category, xywh = truth.boxes[row]
@@ -88,7 +90,7 @@ def _review(desk: Desk, truth: Truth, costs: Costs) -> Effort:
     return Effort(1, len(missing), len(corrections), len(keeps), deletions, seconds)
 
 
-def _match(before: Shown, truth: Truth) -> tuple[dict[int, int], dict[int, int]]:
+def _match(before: Shown, truth: Truth, costs: Costs) -> tuple[dict[int, int], dict[int, int]]:
     """Shown box -> true box, for boxes to keep and for boxes to correct: best overlap first, each used once."""
     if not before.boxes or not truth.boxes:
         return {}, {}
@@ -96,11 +98,11 @@ def _match(before: Shown, truth: Truth) -> tuple[dict[int, int], dict[int, int]]
     theirs = np.array([xywh for _, xywh in truth.boxes], dtype=np.float64)
     iou_NM = iou_matrix(mine, theirs)
     same_NM = np.array([[box.category == category for category, _ in truth.boxes] for box in before.boxes])
-    keeps = _greedy(np.where(same_NM, iou_NM, 0.0), KEEP_IOU)
+    keeps = _greedy(np.where(same_NM, iou_NM, 0.0), costs.keep_iou)
     rest_NM = iou_NM.copy()
     rest_NM[list(keeps), :] = 0.0
     rest_NM[:, list(keeps.values())] = 0.0
-    return keeps, _greedy(rest_NM, CORRECT_IOU)
+    return keeps, _greedy(rest_NM, costs.correct_iou)
 
 
 def _greedy(score_NM: np.ndarray[tuple[int, ...], np.dtype[np.float64]], least: float) -> dict[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import boxwright
 from annotate.journal import Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
 from annotate.review import verdicts
 from annotate.review.agreement import NO_BOX, Tally, agreement
-from annotate.review.effort import effort, write_report
+from annotate.review.effort import effort, release_hours, write_report
 from annotate.review.session import opinions_path
 from annotate.review.verdicts import Desk, Shown
 from annotate.state import current
@@ -99,3 +100,28 @@ def test_effort__a_box_counts_once_per_verdict(journal: Journal, definition: Def
     text = (tmp_path / "report.html").read_text()
     assert "&lt;beach&gt;" in text
     assert "33 %" in text
+
+
+def test_effort__boxes_that_stood_there_are_confirmed_and_a_release_has_its_hours(
+    workspace: Workspace, definition: Definition, tmp_path: Path
+) -> None:
+    dataset = workspace.new_dataset("beach")
+    with Journal(dataset.labels) as journal:
+        journal.append(
+            [box_event(Kind.IMPORT, "import:coco", ONE, new_box_id(), Status.PRESENT, "gull", (x, 10, 30, 30)) for x in (10, 60)]
+        )
+        desk = Desk(journal, definition, "ann")
+        now = verdicts.shown(definition, ONE, (200, 100), current(journal)[ONE])
+        _, now = verdicts.edit(desk, now, now.boxes[0].id, category="crab")
+        verdicts.accept(desk, now, seconds=36.0)
+        folder = dataset.releases / "v001"
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"journal": {"event": journal.head()[0]}}))
+        verdicts.accept(desk, now, seconds=36.0)
+        summary = effort(journal).as_document()["ann"]
+        assert summary["acts"] == {"corrected": 1, "confirmed": 3}, "whoever looks twice has confirmed twice"
+        assert summary["boxes_per_minute"] == pytest.approx(60 * 4 / 72, abs=0.01)
+        costs = release_hours(dataset, journal)
+        assert costs == [("v001", pytest.approx(0.01))]
+        write_report(tmp_path / "report.html", "beach", effort(journal), costs)
+    assert "hours of work in it" in (tmp_path / "report.html").read_text()

@@ -16,12 +16,14 @@ from PIL import Image
 
 import boxwright
 from annotate.coco import write_document
-from annotate.journal import Event, Journal, Kind, Status, box_event, new_box_id
+from annotate.journal import Event, Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
+from annotate.review import ahead, mongod, queue, session
 from annotate.review import dataset as app_dataset
-from annotate.review import mongod, queue, session
+from annotate.review.asgi import answer, read_body
 from annotate.review.dataset import Origin, sample_id
-from annotate.review.preserve import Preserve, patched_ids, show_all_labels
+from annotate.review.preserve import Preserve, opened_sample, patched_ids, show_all_labels
 from annotate.review.session import Session
+from annotate.review.shortcuts import Shortcuts
 from annotate.review.watch import Watch
 from annotate.state import of_image
 from collect import definition as definitions
@@ -135,7 +137,6 @@ def test_the_plugin_registers_without_an_error(opened: tuple[Any, Session]) -> N
         "next_image",
         "relabel_all",
         "accept_above",
-        "guide",
         "progress",
     }
 
@@ -153,8 +154,6 @@ def test_operators__verdicts_undo_and_where_to_go(opened: tuple[Any, Session], d
     assert (undone["verdict"], undone["next"]) == ("pending", two)
     assert run(app, "needs_boxes", selected=list(map(sample_id, IMAGES[1:])))["images"] == 2
     assert run(app, "next_image", sample=one)["next"] is None
-    guide = run(app, "guide", sample=one)
-    assert [entry["name"] for entry in guide["classes"]] == ["gull", "crab"]
 
 
 def test_operators__negative_relabel_and_above(opened: tuple[Any, Session], dataset: Dataset) -> None:
@@ -266,6 +265,111 @@ def test_verdicts_and_the_change_stream_do_not_write_twice(opened: tuple[Any, Se
     assert kinds(dataset) == [("delete", "gone"), ("accept", "present"), ("verdict", "accepted")]
 
 
+def key(review: Session, act: str, sample: str = "", **given: Any) -> tuple[int, dict[str, Any]]:
+    """What the keys script gets for one key."""
+    body = {"sample": sample, **given}
+    return asyncio.run(_request(Shortcuts(_nothing, review), "POST", f"/boxwright/{act}", body))
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError(f"{scope['path']} is answered by the wrapper alone")
+
+
+def test_shortcuts__say_what_the_operators_say_and_what_comes_next(opened: tuple[Any, Session], dataset: Dataset) -> None:
+    _, review = opened
+    one, two, three = map(sample_id, IMAGES)
+    code, told = key(review, "accept", one, seconds=2.5)
+    assert (code, told["verdict"], told["next"], told["steps"], told["left"]) == (200, "accepted", two, 1, 2)
+    assert told["preview"] == {
+        "sample": two,
+        "filepath": str(dataset.image_path(IMAGES[1], "jpg")),
+        "boxes": [],
+        "width": 200,
+        "height": 100,
+    }
+    assert told["upcoming"] == str(dataset.image_path(IMAGES[2], "jpg"))
+    assert kinds(dataset) == [("accept", "present"), ("accept", "present"), ("verdict", "accepted")]
+    (undone,) = [told for _, told in [key(review, "undo", two)]]
+    assert (undone["verdict"], undone["next"], undone["steps"]) == ("pending", one, -1)
+    assert [box["label"] for box in undone["preview"]["boxes"]] == ["gull", "crab"]
+    code, guide = key(review, "guide", one)
+    assert [(entry["name"], len(entry["color"])) for entry in guide["classes"]] == [("gull", 7), ("crab", 7)]
+    assert (guide["about"]["quality"], guide["left"]) == (["blur"], 3)
+    assert key(review, "next_image", three)[1]["next"] == one, "round to the start"
+
+
+def test_shortcuts__errors_are_sentences(opened: tuple[Any, Session], dataset: Dataset) -> None:
+    _, review = opened
+    assert key(review, "undo")[0] == 409
+    assert "no 'dance'" in key(review, "dance")[1]["error"]
+    assert key(review, "accept", "no id")[0] == 409
+    assert key(review, "accept", "f" * 24) == (
+        409,
+        {"error": f"the App has no image {'f' * 24} of beach; start `boxwright review` again"},
+    )
+    assert asyncio.run(_request(Shortcuts(_nothing, review), "GET", "/boxwright/accept", {}))[0] == 405
+    assert asyncio.run(_request(Shortcuts(_nothing, review), "POST", "/boxwright/accept", "no object"))[0] == 400
+    dataset.image_path(IMAGES[0], "jpg").unlink()
+    assert "has gone" in key(review, "accept", sample_id(IMAGES[0]))[1]["error"]
+    review.samples.update_one({"sha256": IMAGES[1]}, {"$set": {"boxes.detections": [_walrus()]}})
+    code, told = key(review, "accept", sample_id(IMAGES[1]))
+    assert (code, "no class 'walrus'" in told["error"]) == (409, True)
+    assert kinds(dataset) == []
+
+
+def _walrus() -> dict[str, Any]:
+    from bson import ObjectId
+
+    return {"_id": ObjectId(), "_cls": "Detection", "label": "walrus", "bounding_box": [0.1, 0.1, 0.5, 0.5]}
+
+
+def test_keep__one_of_a_group_and_one_undo_for_all(opened: tuple[Any, Session], dataset: Dataset) -> None:
+    _, review = opened
+    one, two, three = map(sample_id, IMAGES)
+    review.samples.update_many({}, {"$set": {"duplicates": "abc"}})
+    assert [twin["waits"] for twin in key(review, "twins", one)[1]["images"]] == [True] * 3
+    code, told = key(review, "keep", two, here=one)
+    assert (code, told["images"], told["next"], told["steps"], told["left"]) == (200, 2, two, 1, 1)
+    assert kinds(dataset) == [("verdict", "rejected"), ("verdict", "rejected")]
+    assert "no near-duplicate" in key(review, "keep", two)[1]["error"]
+    assert key(review, "undo", two)[1]["left"] == 3
+    assert {str(document["_id"]) for document in review.samples.find(review.waiting)} == {one, two, three}
+
+
+def test_ahead__the_next_image_is_fetched_and_given_only_while_it_holds(
+    opened: tuple[Any, Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, review = opened
+    one, two, _three = map(sample_id, IMAGES)
+    monkeypatch.setattr(ahead, "QUIET_S", 0.0)
+    asked: list[str] = []
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        sample = opened_sample(await read_body(receive))
+        asked.append(sample or "")
+        document = {**review.document(sample or ""), "last_modified_at": "", "reviewed_at": "", "created_at": ""}
+        await answer(send, 200, json.dumps(document, default=str).encode(), "application/json")
+
+    async def look() -> list[dict[str, Any]]:
+        application = ahead.Ahead(server, review)
+        seen = []
+        for sample, change in ((one, ""), (two, ""), (one, ""), (two, "rejected")):
+            if change:
+                review.samples.update_one({"sha256": IMAGES[1]}, {"$set": {"review": change}})
+            body = {"query": "query q { sample(x) }", "variables": {"view": [], "filter": {"id": sample}}}
+            seen.append((await _request(application, "POST", "/graphql", body))[1])
+            assert application._fetching is not None
+            await asyncio.wait([application._fetching])
+        return seen
+
+    seen = asyncio.run(look())
+    assert [document["sha256"] for document in seen] == [IMAGES[0], IMAGES[1], IMAGES[0], IMAGES[1]]
+    assert seen[3]["review"] == "rejected", "what has changed since it was fetched is fetched again"
+    # The second was at hand when it was asked for; with the third the second is fetched anew, and that has changed by the fourth.
+    assert asked[:2] == [one, two]
+    assert asked.count(two) == 3
+
+
 async def _request(application: Any, method: str, path: str, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
     data = json.dumps(body).encode()
     given = {"host": "127.0.0.1", "content-type": "application/json", **headers}
@@ -369,6 +473,14 @@ def test_two_reviewers_on_one_image(opened: tuple[Any, Session], dataset: Datase
     assert "reviewer:bob has changed this image too" in outcome.notes[0]
     with Journal(dataset.labels) as journal:
         assert late.box in {box.id for box in of_image(journal, IMAGES[0]).present()}
+
+
+def test_what_others_have_judged_waits_no_longer(opened: tuple[Any, Session], dataset: Dataset) -> None:
+    _, review = opened
+    with Journal(dataset.labels) as journal:
+        journal.append([verdict_event("reviewer:bob", IMAGES[1], Verdict.ACCEPTED)])
+    assert review.next_pending(sample_id(IMAGES[0])) == sample_id(IMAGES[2])
+    assert review.document(sample_id(IMAGES[1]))["reviewer"] == "bob"
 
 
 def test_a_release_as_a_fiftyone_dataset(fiftyone: Any, dataset: Dataset) -> None:

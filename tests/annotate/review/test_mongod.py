@@ -62,6 +62,17 @@ def test_one_left_by_a_kill_is_taken_over(tmp_path: Path) -> None:
     assert not mongod._alive(pid)
 
 
+def test_one_that_dies_under_a_review_is_started_again(tmp_path: Path) -> None:
+    with mongod.running(tmp_path) as database, pymongo.MongoClient(database.uri) as client:
+        client.x.y.insert_one({"_id": 1})
+        first = pid_of(tmp_path)
+        os.kill(first, signal.SIGKILL)
+        assert client.x.y.find_one() == {"_id": 1}, "the same address answers, with all that was acknowledged"
+        second = pid_of(tmp_path)
+        assert second != first
+    assert not mongod._alive(second), "the new one is stopped like the old one would have been"
+
+
 def test_files_of_another_version_are_moved_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = tmp_path / ".boxwright" / "mongo" / "data"
     data.mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -137,3 +138,19 @@ def test_a_broken_queue_file_is_named(workspace: Workspace) -> None:
     (dataset.folder / "queue.json").write_text("[")
     with pytest.raises(CorruptError, match="not valid JSON"):
         order(workspace, dataset, definition)
+
+
+def test_what_came_up_against_a_verdict_makes_it_wait_again(workspace: Workspace) -> None:
+    dataset, definition = setup(workspace)
+    with Journal(dataset.labels) as journal:
+        journal.append([verdict_event("reviewer:ann", image, Verdict.ACCEPTED) for image in NAMES])
+    time.sleep(0.005)
+    suspect = {"image": NAMES[4], "box": "", "kind": "missing", "score": 0.7, "category": "crab", "bbox": [1, 2, 30, 40]}
+    (dataset.folder / "audit.json").write_text(json.dumps([suspect]))
+    queue.put_first(dataset, [{"image": NAMES[7], "score": 0.5, "reason": "reviewers disagree: gull or crab?"}])
+    first, second, *rest = order(workspace, dataset, definition)
+    assert [(card.record.sha256, card.again) for card in (first, second)] == [(NAMES[7], True), (NAMES[4], True)]
+    assert not any(card.again for card in rest)
+    with Journal(dataset.labels) as journal:
+        journal.append([verdict_event("reviewer:ann", NAMES[4], Verdict.ACCEPTED)])
+    assert [card.record.sha256 for card in order(workspace, dataset, definition) if card.again] == [NAMES[7]]
