@@ -14,7 +14,7 @@ import orjson
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, split_tag
 from annotate.formats.label_files import files_under, image_stem, number_from, parse_json, relative, split_lists, split_of
-from annotate.validate import polygons_box, whole
+from annotate.values import polygons_box, whole
 
 TAG = "boxwright"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import files_under, number_from, read_rows, relative, split_of
-from annotate.validate import climbs
+from annotate.values import climbs
 from collect.licenses import spdx_from_url
 from collect.records import Licence
 
