@@ -40,7 +40,7 @@ class Parent:
             return cls()
         folder = dataset.releases / names[-1]
         about = manifest.read(folder)
-        content = CocoFile.open(folder / "annotations.json")
+        content = CocoFile.open(manifest.labels(folder))
         retired = about.get("retired", {"images": {}, "annotations": {}})
         image_ids = {sha256: number for sha256, (number, _) in retired["images"].items()}
         split_of = {sha256: split for sha256, (_, split) in retired["images"].items()}

@@ -248,7 +248,8 @@ def _about(dataset: Dataset, definition: Definition, release: Release, parent: P
 def _write(release: Release, drawn: Draft, texts: dict[str, str], about: dict[str, Any]) -> None:
     folder = release.path.with_name(f".{release.version}.{os.getpid()}.tmp")
     with storage_errors():
-        shutil.rmtree(folder, ignore_errors=True)
+        for left in release.path.parent.glob(".v*.tmp"):  # by a release that was killed
+            shutil.rmtree(left, ignore_errors=True)
         folder.mkdir(parents=True)
     try:
         _write_coco(folder, drawn, release.version)

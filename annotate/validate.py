@@ -22,9 +22,18 @@ def normalise(document: Any, file: str) -> tuple[Document | None, list[Problem]]
     In the result ids are ints and unique within their list, references hold, file names are not empty and do not climb,
     boxes are four finite floats with an area, `iscrowd` is 0 or 1, `area` a number. Boxes are not held against the image's
     size: only who has the image knows it. None where it is no such document at all.
+
+    The given document is used up: its annotations are taken out one by one, since two copies of millions would not fit.
     """
     checker = _Checker(file)
     return checker.document(document), checker.found.problems
+
+
+def taken_out(entries: list[Entry]) -> Iterator[Entry]:
+    """The entries of a list in order; the list is empty afterwards, and each may be freed as soon as it was used."""
+    entries.reverse()
+    while entries:
+        yield entries.pop()
 
 
 class Strict:
@@ -101,7 +110,8 @@ class _Checker:
         categories = self.categories(lists["categories"])
         numbers = (whole(entry.get("id")) for entry in lists["annotations"])
         self.highest = max((number for number in numbers if number is not None), default=0)
-        annotations = [kept for place, entry in enumerate(lists["annotations"]) if (kept := self.annotation(entry, place))]
+        taken = enumerate(taken_out(lists["annotations"]))
+        annotations = [kept for place, entry in taken if (kept := self.annotation(entry, place))]
         images = [image for image in images if self.image_names[image["id"]]]
         return {**document, "images": images, "categories": categories, "annotations": annotations}
 

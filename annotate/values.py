@@ -11,23 +11,24 @@ from annotate.boxes import clip_xywh
 
 #: A box may stick out of its image by this much for rounding's sake; it is clipped, and nobody needs to hear of it.
 ROUNDING_PX = 0.01
+_TOO_LARGE = 2**63
 
 
 def whole(value: object) -> int | None:
-    """A whole number from an int, a float without a fraction or a text of either; None where it is none.
+    """A whole number of 64 bits from an int, a float without a fraction or a text of either; None where it is none.
 
-    >>> whole(7), whole(7.0), whole("7"), whole(7.5), whole(True), whole(None)
-    (7, 7, 7, None, None, None)
+    >>> whole(7), whole(7.0), whole("7"), whole(7.5), whole(True), whole(None), whole(2**63)
+    (7, 7, 7, None, None, None, None)
     """
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
-        return value
+        return value if abs(value) < _TOO_LARGE else None
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-    return int(number) if math.isfinite(number) and number == int(number) else None
+    return int(number) if abs(number) < _TOO_LARGE and number == int(number) else None  # False for NaN
 
 
 def climbs(file_name: str) -> bool:

@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from annotate import manifest
 from annotate.coco import CocoFile
 from annotate.contact_sheet import Mark, Tile, legend, page, sheet, table
 from annotate.diff import BOX_KINDS, BoxChange, Diff, diff
@@ -32,7 +33,7 @@ class DiffVerb:
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)
-        old, new = (CocoFile.open(dataset.release_path(version) / "annotations.json") for version in (arguments.old, arguments.new))
+        old, new = (CocoFile.open(manifest.labels(dataset.release_path(version))) for version in (arguments.old, arguments.new))
         with Ledger(dataset.ledger) as ledger:
             revoked = frozenset(record.sha256 for record in ledger.images(State.REVOKED))
         changes = diff(old, new, revoked, listed=console.as_json or arguments.html is not None)

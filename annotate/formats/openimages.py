@@ -84,6 +84,9 @@ def _add_table(
 ) -> None:
     has_boxes = all(edge in headings for edge in (*_EDGES, "LabelName"))
     for number, row in enumerate(rows, 2):
+        if len(row) < len(headings):
+            found.complain(file, f"row {number}", f"has {len(row)} of {len(headings)} columns", Done.REFUSED)
+            continue
         value = dict(zip(headings, row, strict=False))
         name = value.get("ImageID", "").strip()
         if not name or climbs(name):
