@@ -117,6 +117,8 @@ def _changes(old: Entry | None, new: Entry | None, sha_of: dict[int, str]) -> It
         kind = "boxes_added" if old is None else "boxes_removed"
         yield kind, BoxChange(sha_of[(new or old or {})["image_id"]], old, new)
         return
+    if old == new:  # most are, and this is much quicker than asking for each fact
+        return
     kinds = []
     if old["category_id"] != new["category_id"]:
         kinds.append("boxes_relabelled")
@@ -125,7 +127,7 @@ def _changes(old: Entry | None, new: Entry | None, sha_of: dict[int, str]) -> It
     elif any(old.get(fact) != new.get(fact) for fact in _FACTS):
         kinds.append("boxes_edited")
     if kinds:
-        overlap = float(iou_matrix(np.array([old["bbox"]]), np.array([new["bbox"]]))[0, 0])
+        overlap = 1.0 if old["bbox"] == new["bbox"] else float(iou_matrix(np.array([old["bbox"]]), np.array([new["bbox"]]))[0, 0])
         for kind in kinds:
             yield kind, BoxChange(sha_of[new["image_id"]], old, new, overlap)
 

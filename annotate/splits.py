@@ -9,6 +9,7 @@ of the release, since a test image must not have a twin in train.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,7 +131,7 @@ class _Need:
             # By how much chi-square (squared distances from the targets, in units of the targets) would fall, where a stratum counts
             # by the root of its size: by size alone rare strata would go unheard, evenly they would outvote the others.
             lack, target = self.lack[split], self.target[split]
-            return sum(count * (2 * lack[key] - count) / target[key] / self.total[key] ** 0.5 for key, count in held.items())
+            return sum(count * (2 * lack[key] - count) / target[key] / math.sqrt(self.total[key]) for key, count in held.items())
 
         return max(self.open, key=gain)
 
