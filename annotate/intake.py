@@ -126,7 +126,7 @@ def _examined(
     check_names(found)
     number_categories(found, request.format) if definition is None else _check_classes(definition, found)
     held = Held.of(dataset, found.release)
-    incoming = gather(found, _index(request, path, found), held.find, lambda images: track(images, "checking"))
+    incoming = gather(found, _index(request, path, found), held.find, lambda images: track(images, "checking")) if found.images else []
     if request.split:
         incoming = [replace(entry, split=request.split) for entry in incoming]
     incoming = [replace(entry, licence=_licence(entry, request)) for entry in incoming]
