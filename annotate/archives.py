@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from annotate.validate import climbs
+from annotate.values import climbs
 from collect.errors import RefusedError, UsageError
 from collect.files import storage_errors
 

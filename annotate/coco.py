@@ -4,27 +4,44 @@ Layout as at cocodataset.org/#format-data. What is ours on top: per image `sha25
 `licenses`), `source_url`, `author`, `orientation`; per annotation `proposed_by`, `reviewed_by`, `reviewed_at`, `event`,
 `box`. Annotation ids start at 1, since pycocotools takes a match with id 0 for none. `width` and `height` are those of
 the upright image (EXIF orientation applied), and so are the boxes.
+
+What we write is JSON like any other with a line for each image and annotation. So text tools show what differs, and a file is
+read block by block: half a million boxes are never held as objects all at once (:class:`CocoFile`).
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from collect.errors import CorruptError, NotFoundError
-from collect.files import write_atomic
+from collect.files import open_atomic
 
 Document = dict[str, Any]
+Entry = dict[str, Any]
+_LISTS = ("images", "annotations")
+_BLOCK = 1 << 20
+
+
+class Content(Protocol):
+    """What a COCO file holds, an entry at a time. `head` is all but `images` and `annotations`."""
+
+    @property
+    def head(self) -> Document: ...
+
+    def images(self) -> Iterator[Entry]: ...
+
+    def annotations(self) -> Iterator[Entry]: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ class CocoArrays:
 
 
 def read_document(path: Path) -> Document:
-    """The JSON of a COCO file.
+    """The whole JSON of a COCO file.
 
     Raises:
         NotFoundError: there is no such file.
@@ -83,9 +100,85 @@ def read_document(path: Path) -> Document:
         raise NotFoundError(f"there is no {path}") from error
     except orjson.JSONDecodeError as error:
         raise CorruptError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in ("images", "annotations", "categories")):
+    if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in (*_LISTS, "categories")):
         raise CorruptError(f"{path} is no COCO detection file: it needs the lists images, annotations and categories")
     return document
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO file that is read block by block where it has the lines that we write, else all at once."""
+
+    path: Path
+    head: Document
+    _lists: Mapping[str, list[Entry]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> CocoFile:
+        """The file with its head read.
+
+        Raises:
+            NotFoundError: there is no such file.
+            CorruptError: it is not JSON, or not a COCO detection document.
+        """
+        try:
+            with path.open("rb") as file:
+                head = _head(file)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no {path}") from error
+        if head is not None and isinstance(head.get("categories"), list):
+            return cls(path, head)
+        document = read_document(path)
+        return cls(path, {key: value for key, value in document.items() if key not in _LISTS}, {key: document[key] for key in _LISTS})
+
+    def images(self) -> Iterator[Entry]:
+        return chain.from_iterable(self.blocks("images"))
+
+    def annotations(self) -> Iterator[Entry]:
+        return chain.from_iterable(self.blocks("annotations"))
+
+    def blocks(self, key: str) -> Iterator[list[Entry]]:
+        """The entries of `images` or `annotations` in file order, some thousand at a time.
+
+        Raises:
+            CorruptError: a line is not JSON, or the file ends early.
+        """
+        if self._lists:
+            yield self._lists[key]
+            return
+        opening, line = b'"%b":[\n' % key.encode(), b"?"
+        with self.path.open("rb") as file:
+            while line and line != opening:
+                line = file.readline()
+            while lines := file.readlines(_BLOCK):
+                last = min((lines.index(closing) for closing in (b"]\n", b"],\n") if closing in lines), default=None)
+                yield self._entries(lines[:last])
+                if last is not None:
+                    return
+        raise CorruptError(f"{self.path} ends within its {key}; restore it from a backup")
+
+    def _entries(self, lines: list[bytes]) -> list[Entry]:
+        try:
+            with _collector_asleep():
+                entries: list[Entry] = orjson.loads(b"[" + b"".join(lines).rstrip(b",\n") + b"]")
+        except orjson.JSONDecodeError as error:
+            raise CorruptError(f"{self.path} is not valid JSON: {error}") from error
+        return entries
+
+
+def _head(file: IO[bytes]) -> Document | None:
+    """All that stands before the images, None where the file has not our lines."""
+    if file.readline(64) != b"{\n":
+        return None
+    head: Document = {}
+    while (line := file.readline()) != b'"images":[\n':
+        try:
+            head |= orjson.loads(b"{" + line.rstrip(b",\n") + b"}")
+        except orjson.JSONDecodeError:
+            return None
+        if not line:
+            return None
+    return head
 
 
 @contextmanager
@@ -100,9 +193,57 @@ def _collector_asleep() -> Iterator[None]:
             gc.enable()
 
 
+class Writer:
+    """Writes the lists of a COCO file: first all images, then all annotations, each given as the JSON of its entry."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._key, self._before = file, "", b""
+        self._open("images")
+
+    def image(self, entry: bytes) -> None:
+        self._write("images", entry)
+
+    def annotation(self, entry: bytes) -> None:
+        self._write("annotations", entry)
+
+    def _write(self, key: str, entry: bytes) -> None:
+        if key != self._key:
+            self._open(key)
+        self._file.write(self._before + entry)
+        self._before = b",\n"
+
+    def _open(self, key: str) -> None:
+        self._file.write(b'%b"%b":[' % (b"\n],\n" if self._key else b"", key.encode()))
+        self._key, self._before = key, b"\n"
+
+    def close(self) -> None:
+        """End the lists; a file without annotations has an empty list of them."""
+        if self._key != "annotations":
+            self._open("annotations")
+        self._file.write(b"\n]\n}\n")
+
+
+@contextmanager
+def writing(path: Path, head: Document) -> Iterator[Writer]:
+    """Write a COCO file atomically and entry by entry, byte for byte the same for the same content.
+
+    Raises:
+        StorageError: the disk is full; the file is not there.
+    """
+    with open_atomic(path) as file:
+        file.write(b"{\n" + b"".join(b"%b:%b,\n" % (orjson.dumps(key), orjson.dumps(value)) for key, value in head.items()))
+        writer = Writer(file)
+        yield writer
+        writer.close()
+
+
 def write_document(path: Path, document: Document) -> None:
-    """Write a COCO file atomically, byte for byte the same for the same document."""
-    write_atomic(path, orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+    """Write a whole COCO document; see :func:`writing`."""
+    with writing(path, {key: value for key, value in document.items() if key not in _LISTS}) as writer:
+        for image in document["images"]:
+            writer.image(orjson.dumps(image, option=orjson.OPT_SERIALIZE_NUMPY))
+        for annotation in document["annotations"]:
+            writer.annotation(orjson.dumps(annotation, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def arrays(document: Document) -> CocoArrays:
@@ -111,35 +252,51 @@ def arrays(document: Document) -> CocoArrays:
     Raises:
         CorruptError: an annotation names an image or category that is not there.
     """
-    images, annotations = document["images"], document["annotations"]
-    row_of = {image["id"]: row for row, image in enumerate(images)}
-    categories = tuple(Category(c["id"], c["name"], c.get("supercategory", "")) for c in document["categories"])
-    count = len(annotations)
-    image_rows = np.fromiter((row_of.get(number, -1) for number in map(itemgetter("image_id"), annotations)), np.int64, count)
-    category_ids = np.fromiter(map(itemgetter("category_id"), annotations), np.int64, count)
-    lost = (image_rows < 0) | ~np.isin(category_ids, [category.id for category in categories])
-    if lost.any():
-        number = annotations[int(lost.argmax())]["id"]
-        raise CorruptError(f"annotation {number} names an image or category that is not in the file")
-    return CocoArrays(
-        categories=categories,
-        image_ids_I=np.fromiter(map(itemgetter("id"), images), np.int64, len(images)),
-        file_names_I=tuple(map(itemgetter("file_name"), images)),
-        sizes_wh_I2=np.array([(image["width"], image["height"]) for image in images], dtype=np.int64).reshape(-1, 2),
-        sha256_I=tuple(image.get("sha256", "") for image in images),
-        split_I=tuple(image.get("split", "") for image in images),
-        annotation_ids_A=np.fromiter(map(itemgetter("id"), annotations), np.int64, count),
-        annotation_image_A=image_rows,
-        category_ids_A=category_ids,
-        boxes_xywh_A4=np.fromiter(chain.from_iterable(map(itemgetter("bbox"), annotations)), np.float64, count * 4).reshape(count, 4),
-        areas_A=np.fromiter((a["area"] if "area" in a else a["bbox"][2] * a["bbox"][3] for a in annotations), np.float64, count),
-        iscrowd_A=np.fromiter((bool(a.get("iscrowd", 0)) for a in annotations), bool, count),
-    )
+    return _arrays(document["categories"], document["images"], [document["annotations"]])
 
 
 def read(path: Path) -> CocoArrays:
-    """A COCO file as arrays; see :func:`read_document` and :func:`arrays` for the errors."""
-    return arrays(read_document(path))
+    """A COCO file as arrays; see :meth:`CocoFile.open` and :func:`arrays` for the errors."""
+    file = CocoFile.open(path)
+    return _arrays(file.head["categories"], file.images(), file.blocks("annotations"))
+
+
+def _arrays(categories: list[Entry], images: Iterable[Entry], blocks: Iterable[list[Entry]]) -> CocoArrays:
+    facts = [(i["id"], i["file_name"], i["width"], i["height"], i.get("sha256", ""), i.get("split", "")) for i in images]
+    ids, names, widths, heights, hashes, splits = zip(*facts, strict=True) if facts else ((),) * 6
+    row_of = {number: row for row, number in enumerate(ids)}
+    known = {category["id"] for category in categories}
+    columns = [_columns(block, row_of, known) for block in blocks] or [_columns([], row_of, known)]
+    numbers, rows, category_ids, boxes, areas, crowds = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return CocoArrays(
+        categories=tuple(Category(c["id"], c["name"], c.get("supercategory", "")) for c in categories),
+        image_ids_I=np.array(ids, dtype=np.int64),
+        file_names_I=tuple(names),
+        sizes_wh_I2=np.array([widths, heights], dtype=np.int64).T.reshape(-1, 2),
+        sha256_I=tuple(hashes),
+        split_I=tuple(splits),
+        annotation_ids_A=numbers,
+        annotation_image_A=rows,
+        category_ids_A=category_ids,
+        boxes_xywh_A4=boxes,
+        areas_A=areas,
+        iscrowd_A=crowds,
+    )
+
+
+def _columns(annotations: list[Entry], row_of: dict[int, int], known: set[int]) -> tuple[NDArray[Any], ...]:
+    """The columns of :class:`CocoArrays` that are about annotations, in its order."""
+    count = len(annotations)
+    numbers = np.fromiter(map(itemgetter("id"), annotations), np.int64, count)
+    rows = np.fromiter((row_of.get(number, -1) for number in map(itemgetter("image_id"), annotations)), np.int64, count)
+    category_ids = np.fromiter(map(itemgetter("category_id"), annotations), np.int64, count)
+    lost = (rows < 0) | ~np.isin(category_ids, list(known))
+    if lost.any():
+        raise CorruptError(f"annotation {numbers[lost.argmax()]} names an image or category that is not in the file")
+    boxes = np.fromiter(chain.from_iterable(map(itemgetter("bbox"), annotations)), np.float64, count * 4).reshape(count, 4)
+    areas = np.fromiter((a["area"] if "area" in a else a["bbox"][2] * a["bbox"][3] for a in annotations), np.float64, count)
+    crowds = np.fromiter((bool(a.get("iscrowd", 0)) for a in annotations), bool, count)
+    return numbers, rows, category_ids, boxes, areas, crowds
 
 
 def cut(document: Document, split: str) -> Document:

@@ -1,17 +1,22 @@
-"""What changed between two releases: images by content, boxes by their id."""
+"""What changed between two releases: images by content, boxes by their id, which a release never gives to another box."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from annotate.boxes import iou_matrix
-from annotate.coco import Document
+from annotate.coco import Content, Entry
 
-Annotation = dict[str, Any]
+#: The kinds of changes of boxes and of images, in the order in which they are shown.
+BOX_KINDS = ("boxes_added", "boxes_removed", "boxes_moved", "boxes_relabelled", "boxes_edited")
+IMAGE_KINDS = ("images_added", "images_removed", "images_revoked", "images_moved", "images_recredited")
+#: What makes a box another one besides its place and class.
+_FACTS = ("iscrowd", "segmentation", "attributes", "area")
+_CREDIT = ("author", "title", "source_url", "page_url")
 
 
 @dataclass(frozen=True)
@@ -19,92 +24,112 @@ class BoxChange:
     """One box that differs. `old` or `new` is None where it was added or removed; `iou` compares old and new geometry."""
 
     sha256: str
-    old: Annotation | None
-    new: Annotation | None
+    old: Entry | None
+    new: Entry | None
     iou: float = 0.0
 
 
 @dataclass
 class Diff:
-    """Everything that differs, images by sha256."""
+    """Everything that differs. `images` holds sha256s by kind; `boxes` changes by kind, empty where only the tally was asked for.
 
-    images_added: list[str] = field(default_factory=list)
-    images_removed: list[str] = field(default_factory=list)
-    images_revoked: list[str] = field(default_factory=list)
-    images_moved: list[str] = field(default_factory=list)
-    boxes_added: list[BoxChange] = field(default_factory=list)
-    boxes_removed: list[BoxChange] = field(default_factory=list)
-    boxes_moved: list[BoxChange] = field(default_factory=list)
-    boxes_relabelled: list[BoxChange] = field(default_factory=list)
+    `tally` counts the boxes by kind and class; a relabelled box counts under its new class.
+    """
+
+    images: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in IMAGE_KINDS})
+    boxes: dict[str, list[BoxChange]] = field(default_factory=lambda: {kind: [] for kind in BOX_KINDS})
+    tally: dict[str, Counter[int]] = field(default_factory=lambda: {kind: Counter() for kind in BOX_KINDS})
     categories: dict[int, str] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
-        return not any(value for name, value in vars(self).items() if name != "categories")
+        return not any(self.counts().values())
 
     def counts(self) -> dict[str, int]:
-        return {name: len(value) for name, value in vars(self).items() if name != "categories"}
+        images = {kind: len(found) for kind, found in self.images.items()}
+        return images | {kind: counter.total() for kind, counter in self.tally.items()}
 
     def per_class(self) -> dict[str, dict[str, int]]:
-        """`{class: {boxes_added: n, …}}`; a relabelled box counts under its new class."""
-        table: dict[str, Counter[str]] = defaultdict(Counter)
-        for kind in ("boxes_added", "boxes_removed", "boxes_moved", "boxes_relabelled"):
-            for change in getattr(self, kind):
-                annotation = change.new or change.old
-                table[self.categories.get(annotation["category_id"], "?")][kind] += 1
-        return {name: dict(counts) for name, counts in sorted(table.items())}
+        """`{class: {boxes_added: n, …}}`."""
+        table: dict[str, dict[str, int]] = defaultdict(dict)
+        for kind, counter in self.tally.items():
+            for category_id, count in counter.items():
+                table[self.categories[category_id]][kind] = count
+        return dict(sorted(table.items()))
 
 
-def diff(old: Document, new: Document, revoked: frozenset[str] = frozenset()) -> Diff:
-    """Compare two COCO documents of releases; `revoked` are the sha256 of images withdrawn since."""
-    result = Diff(categories={c["id"]: c["name"] for c in (*old["categories"], *new["categories"])})
-    before = {image["sha256"]: image for image in old["images"]}
-    after = {image["sha256"]: image for image in new["images"]}
-    result.images_added = sorted(after.keys() - before.keys())
-    gone = before.keys() - after.keys()
-    result.images_revoked = sorted(gone & revoked)
-    result.images_removed = sorted(gone - revoked)
-    result.images_moved = sorted(sha for sha in before.keys() & after.keys() if before[sha].get("split") != after[sha].get("split"))
-    old_boxes, new_boxes = _by_image(old), _by_image(new)
-    for sha in sorted(before.keys() | after.keys()):
-        _compare(result, sha, old_boxes.get(sha, []), new_boxes.get(sha, []))
+def diff(old: Content, new: Content, revoked: frozenset[str] = frozenset(), *, listed: bool = True) -> Diff:
+    """Compare two releases, both in the order of their ids; `revoked` are the sha256 of images withdrawn since.
+
+    `listed=False` counts the boxes without keeping them.
+    """
+    result = Diff(categories={c["id"]: c["name"] for c in (*old.head["categories"], *new.head["categories"])})
+    sha_of = _compare_images(result, old, new, revoked)
+    for before, after in _paired(old.annotations(), new.annotations()):
+        for kind, change in _changes(before, after, sha_of):
+            result.tally[kind][(change.new or change.old or {})["category_id"]] += 1
+            if listed:
+                result.boxes[kind].append(change)
     return result
 
 
-def _by_image(document: Document) -> dict[str, list[Annotation]]:
-    sha_of = {image["id"]: image["sha256"] for image in document["images"]}
-    boxes: dict[str, list[Annotation]] = defaultdict(list)
-    for annotation in document["annotations"]:
-        boxes[sha_of[annotation["image_id"]]].append(annotation)
-    return boxes
+def _compare_images(result: Diff, old: Content, new: Content, revoked: frozenset[str]) -> dict[int, str]:
+    """Note what became of the images; returns the sha256 of every image id."""
+    sha_of: dict[int, str] = {}
+    facts: list[dict[str, tuple[str, tuple[object, ...]]]] = []
+    for content in (old, new):
+        licences = {licence["id"]: licence["name"] for licence in content.head.get("licenses", [])}
+        known = {}
+        for image in content.images():
+            sha_of[image["id"]] = image["sha256"]
+            credit = (licences.get(image.get("license")), *(image.get(key) for key in _CREDIT))
+            known[image["sha256"]] = (image.get("split", ""), credit)
+        facts.append(known)
+    before, after = facts
+    gone, both = before.keys() - after.keys(), before.keys() & after.keys()
+    result.images |= {
+        "images_added": sorted(after.keys() - before.keys()),
+        "images_removed": sorted(gone - revoked),
+        "images_revoked": sorted(gone & revoked),
+        "images_moved": sorted(sha for sha in both if before[sha][0] != after[sha][0]),
+        "images_recredited": sorted(sha for sha in both if before[sha][1] != after[sha][1]),
+    }
+    return sha_of
 
 
-def _compare(result: Diff, sha: str, old: list[Annotation], new: list[Annotation]) -> None:
-    if old == new:
-        return
-    pairs, only_old, only_new = _pair(old, new)
-    result.boxes_removed += [BoxChange(sha, annotation, None) for annotation in only_old]
-    result.boxes_added += [BoxChange(sha, None, annotation) for annotation in only_new]
-    for a, b in pairs:
-        overlap = 1.0 if a["bbox"] == b["bbox"] else float(iou_matrix(np.array([a["bbox"]]), np.array([b["bbox"]]))[0, 0])
-        change = BoxChange(sha, a, b, overlap)
-        if a["category_id"] != b["category_id"]:
-            result.boxes_relabelled.append(change)
-        if a["bbox"] != b["bbox"]:
-            result.boxes_moved.append(change)
-
-
-def _pair(old: list[Annotation], new: list[Annotation]) -> tuple[list[tuple[Annotation, Annotation]], list[Annotation], list[Annotation]]:
-    by_id = {annotation.get("box") or f"#{annotation['id']}": annotation for annotation in new}
-    pairs, only_old = [], []
-    for annotation in old:
-        other = by_id.pop(annotation.get("box") or f"#{annotation['id']}", None)
-        if other is None:
-            only_old.append(annotation)
+def _paired(old: Iterator[Entry], new: Iterator[Entry]) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """Entries of the same id side by side, None where one side has none; both sides are sorted by id."""
+    before, after = next(old, None), next(new, None)
+    while before or after:
+        if before is None or (after is not None and after["id"] < before["id"]):
+            yield None, after
+            after = next(new, None)
+        elif after is None or before["id"] < after["id"]:
+            yield before, None
+            before = next(old, None)
         else:
-            pairs.append((annotation, other))
-    only_new = list(by_id.values())
-    return pairs, only_old, only_new
+            yield before, after
+            before, after = next(old, None), next(new, None)
+
+
+def _changes(old: Entry | None, new: Entry | None, sha_of: dict[int, str]) -> Iterator[tuple[str, BoxChange]]:
+    if old is None or new is None:
+        kind = "boxes_added" if old is None else "boxes_removed"
+        yield kind, BoxChange(sha_of[(new or old or {})["image_id"]], old, new)
+        return
+    if old == new:  # most are, and this is much quicker than asking for each fact
+        return
+    kinds = []
+    if old["category_id"] != new["category_id"]:
+        kinds.append("boxes_relabelled")
+    if old["bbox"] != new["bbox"]:
+        kinds.append("boxes_moved")
+    elif any(old.get(fact) != new.get(fact) for fact in _FACTS):
+        kinds.append("boxes_edited")
+    if kinds:
+        overlap = 1.0 if old["bbox"] == new["bbox"] else float(iou_matrix(np.array([old["bbox"]]), np.array([new["bbox"]]))[0, 0])
+        for kind in kinds:
+            yield kind, BoxChange(sha_of[new["image_id"]], old, new, overlap)
 
 
 def markdown(result: Diff, title: str, notes: list[str]) -> str:
@@ -113,11 +138,14 @@ def markdown(result: Diff, title: str, notes: list[str]) -> str:
     lines += [f"- {name.replace('_', ' ')}: {count}" for name, count in result.counts().items() if count] or ["- nothing changed"]
     table = result.per_class()
     if table:
-        kinds = ["boxes_added", "boxes_removed", "boxes_moved", "boxes_relabelled"]
-        lines += ["", "| class | added | removed | moved | relabelled |", "|---|---|---|---|---|"]
-        lines += [f"| {name} | " + " | ".join(str(counts.get(kind, 0)) for kind in kinds) + " |" for name, counts in table.items()]
-    if result.images_revoked:
-        lines += ["", "Revoked, and so left out: " + ", ".join(f"`{sha[:12]}`" for sha in result.images_revoked)]
+        lines += [
+            "",
+            "| class | " + " | ".join(kind.removeprefix("boxes_") for kind in BOX_KINDS) + " |",
+            "|---" * (len(BOX_KINDS) + 1) + "|",
+        ]
+        lines += [f"| {name} | " + " | ".join(str(counts.get(kind, 0)) for kind in BOX_KINDS) + " |" for name, counts in table.items()]
+    if result.images["images_revoked"]:
+        lines += ["", "Revoked, and so left out: " + ", ".join(f"`{sha[:12]}`" for sha in result.images["images_revoked"])]
     if notes:
         lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"

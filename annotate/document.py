@@ -1,11 +1,15 @@
-"""The COCO document of a release: images with licence and split, boxes with their origin, ids that stay."""
+"""The COCO content of a release: images with licence and split, boxes with their origin, ids that stay."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
 from typing import Any
 
-from annotate.coco import Document
+from annotate.coco import Document, Entry
 from annotate.journal import Verdict
 from annotate.state import Box, ImageLabels, Labels, boxes_of_release
 from collect.definition import Definition
@@ -14,7 +18,7 @@ from collect.records import ImageRecord
 
 
 class StableIds:
-    """Ids from 1 that stay from release to release and are never given twice."""
+    """Ids from 1 that stay from release to release and are never given twice. `known` holds all that were ever given."""
 
     def __init__(self, known: dict[str, int], following: int) -> None:
         self.known = known
@@ -35,28 +39,66 @@ class Ids:
     annotations: StableIds
 
 
-def build(
+@dataclass(frozen=True)
+class Draft:
+    """A release before it is written. Entries are made as they are asked for, in the order of their ids, and kept nowhere.
+
+    `rows` holds `(image id, record, split)`, `boxes` `(annotation id, image id, category id, box, labels of its image)`.
+    """
+
+    head: Document
+    rows: list[tuple[int, ImageRecord, str]]
+    boxes: list[tuple[int, int, int, Box, ImageLabels]]
+
+    def images(self) -> Iterator[Entry]:
+        number_of = {licence["name"]: licence["id"] for licence in self.head["licenses"]}
+        for number, record, split in self.rows:
+            yield _image(record, number, number_of[record.licence.spdx], split)
+
+    def annotations(self) -> Iterator[Entry]:
+        for number, image_id, category_id, box, entry in self.boxes:
+            yield _annotation(box, entry, image_id, number, category_id)
+
+    def document(self) -> Document:
+        """All of it at once, for those who need it in memory."""
+        return {**self.head, "images": list(self.images()), "annotations": list(self.annotations())}
+
+    def images_per_split(self) -> Counter[str]:
+        return Counter(split for _, _, split in self.rows)
+
+    def boxes_per_class(self) -> dict[str, Counter[str]]:
+        """`{class: {split: boxes}}`, the classes without a box included."""
+        split_of = {number: split for number, _, split in self.rows}
+        counts: dict[int, Counter[str]] = {category["id"]: Counter() for category in self.head["categories"]}
+        for _, image_id, category_id, _, _ in self.boxes:
+            counts[category_id][split_of[image_id]] += 1
+        return {category["name"]: counts[category["id"]] for category in self.head["categories"]}
+
+
+def draft(
     definition: Definition, records: list[ImageRecord], labels: Labels, split_of: dict[str, str], ids: Ids, *, unreviewed: bool
-) -> Document:
-    """The document for these images; `split_of` by sha256. Boxes of classes the definition no longer has are left out."""
-    licences = sorted({record.licence.spdx for record in records})
-    number_of = {spdx: number for number, spdx in enumerate(licences, 1)}
-    images, annotations = [], []
+) -> Draft:
+    """The content for these images; `split_of` by sha256. Boxes of classes the definition no longer has are left out."""
+    rows, boxes = [], []
+    class_of = cache(definition.current)
     for record in records:
         entry = labels.get(record.sha256) or ImageLabels()
         image_id = ids.images.of(record.sha256)
-        images.append(_image(record, image_id, number_of[record.licence.spdx], split_of[record.sha256]))
+        rows.append((image_id, record, split_of[record.sha256]))
         for box in boxes_of_release(entry, unreviewed=unreviewed):
-            category = definition.current(box.category)
+            category = class_of(box.category)
             if category:
-                annotations.append(_annotation(box, entry, image_id, ids.annotations.of(box.id), category.id))
-    images.sort(key=lambda image: image["id"])
-    annotations.sort(key=lambda annotation: annotation["id"])
+                boxes.append((ids.annotations.of(box.id), image_id, category.id, box, entry))
+    rows.sort(key=itemgetter(0))
+    boxes.sort(key=itemgetter(0))
+    return Draft(_head(definition, records), rows, boxes)
+
+
+def _head(definition: Definition, records: list[ImageRecord]) -> Document:
+    licences = sorted({record.licence.spdx for record in records})
     return {
         "info": {"description": definition.description or definition.name, "contributor": definition.contact, "version": ""},
-        "licenses": [{"id": number, "name": spdx, "url": licence_url(spdx)} for spdx, number in number_of.items()],
-        "images": images,
-        "annotations": annotations,
+        "licenses": [{"id": number, "name": spdx, "url": licence_url(spdx)} for number, spdx in enumerate(licences, 1)],
         "categories": [
             {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory}
             for entry in sorted(definition.classes, key=lambda entry: entry.id)

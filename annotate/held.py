@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from annotate import coco
+from annotate import coco, manifest
 from annotate.corrections import Base
 from annotate.formats.format import LabelledImage
 from annotate.formats.names import readable_stem
@@ -42,7 +42,7 @@ class Held:
             for name in {readable_stem(record.file_name).lower(), sha256}:
                 held.by_name.setdefault(name, []).append(sha256)
         if release in dataset.release_names():
-            held.base = _base(coco.read_document(dataset.release_path(release) / "annotations.json"))
+            held.base = _base(coco.CocoFile.open(manifest.labels(dataset.release_path(release))))
         return held
 
     def renewed(self, dataset: Dataset) -> Held:
@@ -69,12 +69,11 @@ class Held:
         return Picture(record.sha256, record.num_bytes, "", record.extension, record.width, record.height, record.orientation, record.phash)
 
 
-def _base(document: coco.Document) -> Base:
-    sha256 = {image["id"]: image.get("sha256", "") for image in document["images"]}
-    names = {category["id"]: category["name"] for category in document["categories"]}
+def _base(content: coco.Content) -> Base:
+    sha256 = {image["id"]: image["sha256"] for image in content.images()}
+    names = {category["id"]: category["name"] for category in content.head["categories"]}
     boxes: dict[str, dict[str, Any]] = {value: {} for value in sha256.values()}
-    for annotation in document["annotations"]:
-        if annotation.get("box"):
-            x, y, w, h = annotation["bbox"]
-            boxes[sha256[annotation["image_id"]]][annotation["box"]] = (names[annotation["category_id"]], (x, y, w, h))
+    for annotation in content.annotations():
+        x, y, w, h = annotation["bbox"]
+        boxes[sha256[annotation["image_id"]]][annotation["box"]] = (names[annotation["category_id"]], (x, y, w, h))
     return Base(boxes)

@@ -13,7 +13,7 @@ from annotate.boxes import iou_matrix
 from annotate.formats.format import Done, LabelledBox, LabelledImage, LabelSet
 from annotate.image_index import ImageIndex
 from annotate.upright import frame_of
-from annotate.validate import fit_box
+from annotate.values import fit_box
 from collect.images.inspect import InspectLimits, Refusal, inspect
 from collect.records import Licence, Picture
 

@@ -18,15 +18,15 @@ from typing import Any
 
 from annotate.archives import unpacked
 from annotate.corrections import events_of
-from annotate.formats.format import Done, LabelledImage, LabelSet, Problem, importer
+from annotate.formats.format import Done, LabelSet, Problem, importer
 from annotate.held import Held
 from annotate.image_index import ImageIndex
 from annotate.incoming import Incoming, gather
 from annotate.journal import Event, Journal, Kind
 from annotate.state import ImageLabels
-from collect.blobs import store
+from collect.blobs import store, sweep
 from collect.clock import now
-from collect.definition import Definition, create, load
+from collect.definition import Definition, create, load, parse
 from collect.errors import CorruptError, NotFoundError, UsageError
 from collect.files import exclusive
 from collect.ledger import Ledger
@@ -97,36 +97,51 @@ def take_in(dataset: Dataset, request: Request, track: Track) -> Outcome:
 
 
 def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, track: Track) -> Outcome:
-    from annotate.new_dataset import definition_text, number_categories
-
-    is_new = not dataset.definition.exists()
-    number_categories(found, request.format) if is_new else _check_classes(load(dataset), found)
-    held = Held.of(dataset, found.release)
-    incoming = gather(found, _index(request, path, found), held.find, lambda images: track(images, "checking"))
-    if request.split:
-        incoming = [replace(entry, split=request.split) for entry in incoming]
-    incoming = [replace(entry, licence=_licence(entry, request)) for entry in incoming]
-    _check_licences(None if is_new else load(dataset), incoming, found)
-    refused = [problem for problem in found.problems if problem.done is Done.REFUSED]
-    if not incoming and not refused:
-        found.complain(request.path.name, None, "holds no images with labels", Done.REFUSED)
-        refused = found.problems[-1:]
-    if refused and not (request.skip_bad and incoming):
-        raise LabelsRefusedError(found.problems)
+    definition = load(dataset) if dataset.definition.exists() else None
+    held, incoming, text = _examined(dataset, definition, request, found, path, track)
     outcome = Outcome(len(incoming), sum(len(entry.boxes) for entry in incoming), [c.name for c in found.categories], found.problems)
     if request.dry_run:
         return outcome
     with exclusive(dataset.locks / "collect", f"import {dataset.name}"):
+        sweep(dataset)
         held = held.renewed(dataset)
-        if is_new:
-            licences = [entry.licence.spdx for entry in incoming if entry.licence]
-            text = definition_text(dataset.name, found.categories, licences)
         _store_images(dataset, [entry for entry in incoming if entry.picture.sha256 not in held.records], track)
-        if is_new:
+        if definition is None:
             create(dataset, text)
         outcome.new_images = _write_ledger(dataset, incoming, held, request, found)
         outcome.events = _write_journal(dataset, incoming, held, request, found)
     return outcome
+
+
+def _examined(
+    dataset: Dataset, definition: Definition | None, request: Request, found: LabelSet, path: Path, track: Track
+) -> tuple[Held, list[Incoming], str]:
+    """What the dataset holds, what comes in, and the text of a new dataset.toml ("" where there is one). Writes nothing.
+
+    Raises:
+        UsageError: labels would be lost.
+    """
+    from annotate.new_dataset import check_names, definition_text, number_categories
+
+    check_names(found)
+    number_categories(found, request.format) if definition is None else _check_classes(definition, found)
+    held = Held.of(dataset, found.release)
+    incoming = gather(found, _index(request, path, found), held.find, lambda images: track(images, "checking")) if found.images else []
+    if request.split:
+        incoming = [replace(entry, split=request.split) for entry in incoming]
+    incoming = [replace(entry, licence=_licence(entry, request)) for entry in incoming]
+    _check_licences(definition, incoming, found)
+    refused = any(problem.done is Done.REFUSED for problem in found.problems)
+    if not incoming and not refused:
+        found.complain(request.path.name, None, "holds no images with labels", Done.REFUSED)
+        refused = True
+    if refused and not (request.skip_bad and incoming):
+        raise LabelsRefusedError(found.problems)
+    if definition is not None:
+        return held, incoming, ""
+    text = definition_text(dataset.name, found.categories, [entry.licence.spdx for entry in incoming if entry.licence])
+    parse(dataset.definition, text)
+    return held, incoming, text
 
 
 class LabelsRefusedError(UsageError):
@@ -162,12 +177,7 @@ def _check_classes(definition: Definition, found: LabelSet) -> None:
             word = f"{definition.name} has no such class{hint} (its classes: {', '.join(definition.class_names)})"
             found.complain("dataset.toml", category.name, word, Done.REFUSED)
 
-    def known(image: LabelledImage) -> LabelledImage:
-        boxes = [(box, definition.current(box.category)) for box in image.boxes]
-        kept = tuple(replace(box, category=entry.name) for box, entry in boxes if entry)
-        return replace(image, boxes=kept, labels_known=image.labels_known and len(kept) == len(boxes))
-
-    found.images = [known(image) for image in found.images]
+    found.rename({name: entry.name for name in {c.name for c in found.categories} if (entry := definition.current(name))})
 
 
 def _licence(entry: Incoming, request: Request) -> Licence:
@@ -237,7 +247,7 @@ def _write_journal(dataset: Dataset, incoming: list[Incoming], held: Held, reque
         events += events_of(entry, ours, held.base, actor, found, unreviewed=request.unreviewed)
     if events:
         with Journal(dataset.labels) as journal:
-            journal.append(events)
+            journal.append(events, head=held.head[0])
             journal.seal()
     counts: dict[str, int] = {}
     for event in events:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import secrets
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,10 +23,11 @@ from typing import Any, Self
 
 import orjson
 
+from annotate import seal
 from collect import database
 from collect.clock import now
-from collect.errors import CorruptError, StorageError, UsageError
-from collect.files import storage_errors, write_atomic
+from collect.errors import BusyError, CorruptError, StorageError, UsageError
+from collect.files import storage_errors
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -51,7 +51,6 @@ CREATE UNIQUE INDEX events_by_uid ON events (uid);
 CREATE INDEX events_by_image ON events (image, box, seq);
 """
 _COLUMNS = "seq, uid, time, actor, kind, image, box, status, category, x, y, w, h, score, detail, previous, hash"
-_PAGE = 4096
 GENESIS = bytes(32)
 
 
@@ -168,9 +167,15 @@ class Journal:
         self.path = path
         with storage_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
+        noted = seal.noted_head(path)  # before the journal is read: another process may append meanwhile
         with self._translated():
-            self._db = database.connect(path, _PAGE)
-            self._prepare()
+            self._db = database.connect(path, seal.PAGE)
+            try:
+                self._prepare()
+                self._check_head(noted)
+            except BaseException:
+                self._db.close()
+                raise
 
     def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -210,17 +215,22 @@ class Journal:
         with self._translated(), database.transaction(self._db):
             yield
 
-    def append(self, events: Iterable[Event]) -> list[Event]:
+    def append(self, events: Iterable[Event], *, head: int | None = None) -> list[Event]:
         """Append events in one transaction; returns them as written, with seq, uid, time, previous and hash.
+
+        `head` is the number of the last event that the caller knew when it made these.
 
         Raises:
             UsageError: an event is not well formed; nothing of the batch is written.
+            BusyError: another process appended after `head`; nothing of the batch is written.
         """
         written: list[Event] = []
         latest: dict[tuple[str, str], int] = {}
         moment = now()
         with self._transaction():
             seq, before = self._head()
+            if head is not None and head != seq:
+                raise BusyError(f"another process wrote to {self.path} meanwhile; no label was written, run the same command again")
             for event in events:
                 _check(event)
                 seq += 1
@@ -240,6 +250,8 @@ class Journal:
                 written.append(replace(complete, hash=before))
                 latest[key] = seq
             self._db.executemany(f"INSERT INTO events VALUES ({', '.join('?' * 17)})", map(_row, written))  # noqa: S608
+        if written:
+            seal.note_head(self.path, seq, before.hex())
         return written
 
     def _head(self) -> tuple[int, bytes]:
@@ -307,14 +319,8 @@ class Journal:
             return 0
         return None if integrity == "ok" else 0
 
-    # The seal: checksums of the file's pages, so that even a byte outside all events is missed by nobody.
-
-    @property
-    def seal_path(self) -> Path:
-        return self.path.with_suffix(".seal")
-
     def seal(self) -> None:
-        """Move the write-ahead log into the file and note a checksum for each of its pages.
+        """Move the write-ahead log into the file and note a checksum for each of its pages (:mod:`annotate.seal`).
 
         Skipped when another process is writing: its own seal follows.
         """
@@ -325,32 +331,19 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 seq, digest = self._head()
-                sums = list(_page_sums(self.path))
+                seal.write_seal(self.path, seq, digest.hex())
             finally:
                 self._db.execute("ROLLBACK")
-        write_atomic(self.seal_path, orjson.dumps({"seq": seq, "head": digest.hex(), "page": _PAGE, "crc32": sums}))
 
-    def changed_pages(self) -> list[int]:
-        """Pages (from 1) that differ from the seal; empty when all are equal, or events were appended since."""
-        if not self.seal_path.is_file():
-            return []
-        try:
-            sealed = orjson.loads(self.seal_path.read_bytes())
-        except orjson.JSONDecodeError:
-            return [0]
-        seq, digest = self.head()
-        wal = self.path.with_name(self.path.name + "-wal")
-        if (sealed["seq"], sealed["head"]) != (seq, digest) or (wal.exists() and wal.stat().st_size):
-            return []
-        sums = list(_page_sums(self.path))
-        pairs = enumerate(zip(sealed["crc32"], sums, strict=False), 1)
-        return [page for page, (old, new) in pairs if old != new] or ([len(sums)] if len(sums) != len(sealed["crc32"]) else [])
-
-
-def _page_sums(path: Path) -> Iterator[int]:
-    with path.open("rb") as file:
-        while page := file.read(_PAGE):
-            yield zlib.crc32(page)
+    def _check_head(self, noted: tuple[int, str]) -> None:
+        """Hold the end of the journal against the last event that was noted."""
+        seq, digest = noted
+        event = self.event(seq) if seq else None
+        if seq and (event is None or event.hash.hex() != digest):
+            raise CorruptError(
+                f"{self.path} lacks event {seq}, which was written: it or {self.path.name}-wal was changed, cut or put back from an older"
+                f" copy; restore both from a backup, or, if they are as you want them, delete {seal.head_path(self.path)}"
+            )
 
 
 def _row(event: Event) -> tuple[Any, ...]:

@@ -45,6 +45,24 @@ def read(folder: Path) -> Manifest:
     return manifest
 
 
+def labels(folder: Path) -> Path:
+    """The release's annotations.json, held against its checksum: nothing is built, compared or exported from changed bytes.
+
+    Raises:
+        CorruptError: it or the manifest is not as it was written.
+    """
+    path = folder / "annotations.json"
+    try:
+        whole = sha256_file(path) == read(folder)["files"][path.name]
+    except (FileNotFoundError, KeyError):
+        whole = False
+    if not whole:
+        raise CorruptError(
+            f"{path} is not as it was written; restore the release from git or a backup (`boxwright verify` names all that is wrong)"
+        )
+    return path
+
+
 def problems(folder: Path) -> list[str]:
     """What in a release's folder is not as it was written, one sentence each; empty when all is."""
     try:

@@ -46,9 +46,13 @@ def merge(ours: Journal, theirs: Journal, *, take: Take = "", dry_run: bool = Fa
     """Merge `theirs` into `ours`; merging again changes nothing.
 
     `take` settles conflicts: their events are taken over either way, and with "ours" our state is then written again.
+
+    Raises:
+        BusyError: another process wrote to ours meanwhile; nothing was merged.
     """
+    head, _ = ours.head()
     shared = ours.uids() & theirs.uids()
-    base, our_last, _ = _sides(ours.events(), shared)
+    base, our_last, _ = _sides(ours.events(until=head), shared)
     _, their_last, their_new = _sides(theirs.events(), shared)
     conflicts, accepted, answers = [], [], []
     for key, events in their_new.items():
@@ -64,7 +68,7 @@ def merge(ours: Journal, theirs: Journal, *, take: Take = "", dry_run: bool = Fa
             answers.append(replace(mine, kind=Kind.RESTORE if mine.box else Kind.VERDICT, uid="", time="", seq=0, previous=0, hash=b""))
     fresh = [*sorted(accepted, key=lambda event: event.seq), *answers]
     if fresh and not dry_run:
-        ours.append(replace(event, seq=0, previous=0, hash=b"") for event in fresh)
+        ours.append((replace(event, seq=0, previous=0, hash=b"") for event in fresh), head=head)
     return Merged(len(fresh), () if take else tuple(conflicts))
 
 

@@ -14,6 +14,16 @@ from collect.licenses import USER_SUPPLIED, allows
 _NO_SUPERCATEGORY = {"", "none", "n/a", "null"}
 
 
+def check_names(found: LabelSet) -> None:
+    """Refuse classes whose names no file or page could show, with their boxes."""
+    bad = [category for category in found.categories if not category.name.isprintable()]
+    for category in bad:
+        found.complain("classes", repr(category.name), "a class name must not hold control characters or line breaks", Done.REFUSED)
+    if bad:
+        found.categories = [category for category in found.categories if category not in bad]
+        found.rename({category.name: category.name for category in found.categories})
+
+
 def number_categories(found: LabelSet, source: str) -> None:
     """Fix the class ids of a new dataset: those of the label files where all are from 1 and used once, else from 1."""
     numbers = [category.id for category in found.categories]

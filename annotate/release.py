@@ -10,20 +10,26 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from annotate import coco, manifest, splits
+import orjson
+
+from annotate import manifest, splits
 from annotate.attribution import attribution
-from annotate.diff import diff, markdown
-from annotate.document import Ids, StableIds, build
+from annotate.coco import writing
+from annotate.diff import Diff, diff, markdown
+from annotate.document import Draft, draft
 from annotate.journal import Journal, Verdict
+from annotate.parent import Parent
 from annotate.state import ImageLabels, Labels, boxes_of_release, current
-from annotate.validate import assert_valid
+from annotate.validate import Strict
 from collect.clock import now
-from collect.definition import Definition
+from collect.definition import Definition, ObjectClass
 from collect.errors import RefusedError, UsageError
 from collect.files import exclusive, fsync_folder, sha256_file, storage_errors, write_atomic
 from collect.images.duplicates import clusters
@@ -46,42 +52,27 @@ class Options:
 
 @dataclass
 class Release:
-    """What a release holds. `left_out` counts images by reason; `version` is that of the parent when nothing changed."""
+    """What a release holds. `left_out` counts images by reason; `version` is that of the parent when nothing changed.
+
+    `images` counts by split, `boxes` by class and split.
+    """
 
     version: str
     path: Path
     changed: bool
-    document: coco.Document
+    images: dict[str, int]
+    boxes: dict[str, dict[str, int]]
     assignment: splits.Assignment
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def split_counts(self) -> dict[str, int]:
-        counts = Counter(image["split"] for image in self.document["images"])
-        return {split: counts.get(split, 0) for split in splits.SPLITS}
-
-
-@dataclass(frozen=True)
-class _Parent:
-    """The release before: its ids and splits, which stay."""
-
-    version: str
-    manifest: dict[str, Any]
-    document: coco.Document
+    @property
+    def num_images(self) -> int:
+        return sum(self.images.values())
 
     @property
-    def image_ids(self) -> dict[str, int]:
-        return {image["sha256"]: image["id"] for image in self.document["images"]}
-
-    def next_id(self, kind: str) -> int:
-        return int(self.manifest.get(f"next_{kind}_id", 1))
-
-    @property
-    def annotation_ids(self) -> dict[str, int]:
-        return {annotation["box"]: annotation["id"] for annotation in self.document["annotations"]}
-
-
-_NO_PARENT = _Parent("", {}, {"images": [], "annotations": [], "categories": []})
+    def num_boxes(self) -> int:
+        return sum(sum(counts.values()) for counts in self.boxes.values())
 
 
 def make_release(dataset: Dataset, definition: Definition, options: Options = Options()) -> Release:
@@ -98,7 +89,7 @@ def make_release(dataset: Dataset, definition: Definition, options: Options = Op
             labels = current(journal, until=head)
             if not options.dry_run:
                 journal.seal()
-        parent = _parent(dataset)
+        parent = Parent.of(dataset)
         _check_categories(definition, parent)
         left_out: Counter[str] = Counter()
         records = _select(ledger, labels, options, left_out)
@@ -106,39 +97,40 @@ def make_release(dataset: Dataset, definition: Definition, options: Options = Op
         assignment = _split(records, labels, definition, parent, options)
         left_out["held out of a split, they would leak"] = len(assignment.held_out)
         records = [record for record in records if record.sha256 in assignment.split_of]
-        ids = Ids(StableIds(parent.image_ids, parent.next_id("image")), StableIds(parent.annotation_ids, parent.next_id("annotation")))
-        document = build(definition, records, labels, assignment.split_of, ids, unreviewed=options.unreviewed)
-        labels.clear()  # all that is needed of them stands in the document; they would be a fifth of the peak memory
-        assert_valid(document, f"the next release of {dataset.name}")
-        notes = _notes(document, left_out, assignment)
-        revoked = frozenset(record.sha256 for record in ledger.images(State.REVOKED))
-        changes = diff(parent.document, document, revoked)
-        version = f"v{int((parent.version or 'v0')[1:]) + 1:03d}"
-        if parent.version and changes.empty and document["categories"] == parent.document["categories"]:
-            return Release(parent.version, dataset.releases / parent.version, False, parent.document, assignment, dict(+left_out), notes)
-        release = Release(version, dataset.releases / version, True, document, assignment, dict(+left_out), notes)
-        if not options.dry_run:
+        ids = parent.ids()
+        drawn = draft(definition, records, labels, assignment.split_of, ids, unreviewed=options.unreviewed)
+        changes = _compared(dataset, parent, drawn, ledger)
+        changed = not parent.version or not changes.empty or drawn.head["categories"] != parent.content.head["categories"]
+        version = parent.following if changed else parent.version
+        images, boxes = drawn.images_per_split(), drawn.boxes_per_class()
+        release = Release(
+            version, dataset.releases / version, changed, {split: images[split] for split in splits.SPLITS},
+            {name: dict(counts) for name, counts in boxes.items()}, assignment, dict(+left_out), _notes(boxes, left_out, assignment),
+        )  # fmt: skip
+        if changed and not options.dry_run:
             about = _about(dataset, definition, release, parent, {"event": head, "hash": head_hash})
             about["next_image_id"], about["next_annotation_id"] = ids.images.following, ids.annotations.following
             about["images"] = {record.sha256: record.num_bytes for record in records}
+            about["retired"] = parent.retired(drawn)
             texts = {
                 "ATTRIBUTION.md": attribution(dataset.name, version, records),
-                "changes.md": markdown(changes, f"{dataset.name} {version}: changes since {parent.version or 'nothing'}", notes),
+                "changes.md": markdown(changes, f"{dataset.name} {version}: changes since {parent.version or 'nothing'}", release.notes),
             }
-            _write(release, texts, about)
+            _write(release, drawn, texts, about)
         return release
 
 
-def _parent(dataset: Dataset) -> _Parent:
-    names = dataset.release_names()
-    if not names:
-        return _NO_PARENT
-    folder = dataset.releases / names[-1]
-    return _Parent(names[-1], manifest.read(folder), coco.read_document(folder / "annotations.json"))
+def _compared(dataset: Dataset, parent: Parent, drawn: Draft, ledger: Ledger) -> Diff:
+    """What changed since the parent; everything in the draft is validated on the way."""
+    revoked = frozenset(record.sha256 for record in ledger.images(State.REVOKED))
+    strict = Strict(drawn, f"the next release of {dataset.name}")
+    changes = diff(parent.content, strict, revoked, listed=False)
+    strict.finish()
+    return changes
 
 
-def _check_categories(definition: Definition, parent: _Parent) -> None:
-    for category in parent.document["categories"]:
+def _check_categories(definition: Definition, parent: Parent) -> None:
+    for category in parent.content.head["categories"]:
         for entry in definition.classes:
             if entry.id == category["id"] and category["name"] not in {entry.name, *entry.was}:
                 raise RefusedError(
@@ -194,16 +186,16 @@ def _listed(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _split(records: list[ImageRecord], labels: Labels, definition: Definition, parent: _Parent, options: Options) -> splits.Assignment:
-    before = {image["sha256"]: image["split"] for image in parent.document["images"]}
+def _split(records: list[ImageRecord], labels: Labels, definition: Definition, parent: Parent, options: Options) -> splits.Assignment:
+    class_of = cache(definition.current)
     signatures = [str(record.extra.get("signature", "")) for record in records]
     near = clusters([record.phash for record in records], signatures, definition.collect.near_duplicate_bits)
     members = [
         splits.Member(
             sha256=record.sha256,
             links=_links(record, near_cluster, definition),
-            decided=before.get(record.sha256) or record.split,
-            strata=_strata(record, labels, definition, options),
+            decided=parent.split_of.get(record.sha256) or record.split,
+            strata=_strata(labels.get(record.sha256, _NO_LABELS), class_of, options),
         )
         for record, near_cluster in zip(records, near, strict=True)
     ]
@@ -223,48 +215,44 @@ def _links(record: ImageRecord, near_cluster: int, definition: Definition) -> tu
     return tuple(links)
 
 
-def _strata(record: ImageRecord, labels: Labels, definition: Definition, options: Options) -> dict[Hashable, int]:
+def _strata(labels: ImageLabels, class_of: Callable[[str], ObjectClass | None], options: Options) -> dict[Hashable, int]:
     strata: Counter[Hashable] = Counter()
-    for box in boxes_of_release(labels.get(record.sha256, _NO_LABELS), unreviewed=options.unreviewed):
-        entry = definition.current(box.category)
-        if entry:
-            strata[entry.name, splits.size_name(box.w * box.h)] += 1
+    for box in boxes_of_release(labels, unreviewed=options.unreviewed):
+        category = class_of(box.category)
+        if category:
+            strata[category.name, splits.size_name(box.w * box.h)] += 1
     return dict(strata) or {("", ""): 1}
 
 
-def _notes(document: coco.Document, left_out: Counter[str], assignment: splits.Assignment) -> list[str]:
+def _notes(boxes: dict[str, Counter[str]], left_out: Counter[str], assignment: splits.Assignment) -> list[str]:
     notes = [f"left out: {count} images, {why}" for why, count in (+left_out).items()]
     notes += [f"held out `{sha[:12]}`: {why}" for sha, why in sorted(assignment.held_out.items())]
-    labelled = {annotation["category_id"] for annotation in document["annotations"]}
-    notes += [f"class '{c['name']}' has no box in this release" for c in document["categories"] if c["id"] not in labelled]
+    notes += [f"class '{name}' has no box in this release" for name, counts in boxes.items() if not counts]
     return notes
 
 
-def _about(dataset: Dataset, definition: Definition, release: Release, parent: _Parent, journal: dict[str, Any]) -> dict[str, Any]:
-    images, annotations = release.document["images"], release.document["annotations"]
+def _about(dataset: Dataset, definition: Definition, release: Release, parent: Parent, journal: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "version": release.version,
-        "parent": {"version": parent.version, "sha256": parent.manifest["sha256"]} if parent.version else None,
+        "parent": {"version": parent.version, "sha256": parent.about["sha256"]} if parent.version else None,
         "created_at": now(),
         "tool": f"boxwright {VERSION}",
         "journal": journal,
         "definition_sha256": sha256_file(dataset.definition),
         "split_policy": asdict(definition.split),
-        "counts": {"images": len(images), "annotations": len(annotations), "splits": release.split_counts()},
+        "counts": {"images": release.num_images, "annotations": release.num_boxes, "splits": release.images},
     }
 
 
-def _write(release: Release, texts: dict[str, str], about: dict[str, Any]) -> None:
+def _write(release: Release, drawn: Draft, texts: dict[str, str], about: dict[str, Any]) -> None:
     folder = release.path.with_name(f".{release.version}.{os.getpid()}.tmp")
     with storage_errors():
-        shutil.rmtree(folder, ignore_errors=True)
+        for left in release.path.parent.glob(".v*.tmp"):  # by a release that was killed
+            shutil.rmtree(left, ignore_errors=True)
         folder.mkdir(parents=True)
     try:
-        release.document["info"]["version"] = release.version
-        coco.write_document(folder / "annotations.json", release.document)
-        for split in splits.SPLITS:
-            coco.write_document(folder / f"{split}.json", coco.cut(release.document, split))
+        _write_coco(folder, drawn, release.version)
         for name, text in texts.items():
             write_atomic(folder / name, text)
         manifest.write(folder, about)
@@ -273,3 +261,20 @@ def _write(release: Release, texts: dict[str, str], about: dict[str, Any]) -> No
             fsync_folder(release.path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_coco(folder: Path, drawn: Draft, version: str) -> None:
+    """annotations.json and its cuts by split, all in one pass."""
+    head = {**drawn.head, "info": {**drawn.head["info"], "version": version}}
+    split_of = {number: split for number, _, split in drawn.rows}
+    with ExitStack() as stack:
+        whole, *parts = (stack.enter_context(writing(folder / f"{name}.json", head)) for name in ("annotations", *splits.SPLITS))
+        part_of = dict(zip(splits.SPLITS, parts, strict=True))
+        for image in drawn.images():
+            line = orjson.dumps(image)
+            whole.image(line)
+            part_of[image["split"]].image(line)
+        for annotation in drawn.annotations():
+            line = orjson.dumps(annotation)
+            whole.annotation(line)
+            part_of[split_of[annotation["image_id"]]].annotation(line)

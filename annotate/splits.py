@@ -9,6 +9,7 @@ of the release, since a test image must not have a twin in train.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def groups(members: Sequence[Member]) -> dict[str, int]:
 def assign(members: Iterable[Member], policy: SplitPolicy) -> Assignment:
     """Give every image a split. The same members give the same splits, in whatever order they come.
 
-    Free groups go, rarest stratum first, to the split that has most room left for what they hold; what is decided counts.
+    Free groups go, largest first, to the split that what they hold brings nearest to its share; what is decided counts.
     """
     ordered = sorted(members, key=lambda member: member.sha256)
     group_of = groups(ordered)
@@ -116,21 +117,23 @@ class _Need:
         self.target = {split: {key: shares[split] * count for key, count in self.total.items()} for split in SPLITS}
         self.lack = {split: dict(wanted) for split, wanted in self.target.items()}
 
-    def order(self, group: list[Member]) -> tuple[int, int, bytes]:
-        rarest = min((self.total[key] for member in group for key in _weights(member)), default=0)
+    def order(self, group: list[Member]) -> tuple[int, bytes]:
+        """Large groups first, while there is room for them anywhere; equals by a hash that the seed changes."""
         digest = hashlib.sha256(f"{self.seed} {min(member.sha256 for member in group)}".encode()).digest()
-        return rarest, -len(group), digest
+        return -sum(sum(_weights(member).values()) for member in group), digest
 
     def best(self, group: list[Member]) -> str:
         held: Counter[Hashable] = Counter()
         for member in group:
             held.update(_weights(member))
 
-        def worth(split: str) -> float:
-            # Shares still open, not numbers: else train, which lacks most of all, would swallow whatever comes along.
-            return sum(count / self.total[key] * self.lack[split][key] / self.target[split][key] for key, count in held.items())
+        def gain(split: str) -> float:
+            # By how much chi-square (squared distances from the targets, in units of the targets) would fall, where a stratum counts
+            # by the root of its size: by size alone rare strata would go unheard, evenly they would outvote the others.
+            lack, target = self.lack[split], self.target[split]
+            return sum(count * (2 * lack[key] - count) / target[key] / math.sqrt(self.total[key]) for key, count in held.items())
 
-        return max(self.open, key=worth)
+        return max(self.open, key=gain)
 
     def take(self, split: str, member: Member) -> None:
         for key, count in _weights(member).items():

@@ -24,11 +24,15 @@ def undo(journal: Journal, wanted: Wanted, *, actor: str = "undo", images: Itera
 
     Per box (and per verdict) the last unbroken run of picked events is taken back to the state before it. A picked event
     that others built upon is left alone and reported.
+
+    Raises:
+        BusyError: another process wrote meanwhile; nothing was undone.
     """
+    head, _ = journal.head()
     histories: dict[tuple[str, str], list[Event]] = {}
     scopes = [None] if images is None else list(images)
     for scope in scopes:
-        for event in journal.events(image=scope):
+        for event in journal.events(image=scope, until=head):
             histories.setdefault((event.image, event.box), []).append(event)
     inverses, superseded = [], []
     for history in histories.values():
@@ -38,7 +42,7 @@ def undo(journal: Journal, wanted: Wanted, *, actor: str = "undo", images: Itera
         superseded += [event for event in history[:keep] if wanted(event) and event.kind != Kind.UNDO and not _undone(event, history)]
         if keep < len(history):
             inverses.append(inverse(history[:keep], history[keep:], actor))
-    return Undone(tuple(inverses) if dry_run else tuple(journal.append(inverses)), tuple(superseded))
+    return Undone(tuple(inverses) if dry_run else tuple(journal.append(inverses, head=head)), tuple(superseded))
 
 
 def _undone(event: Event, history: list[Event]) -> bool:

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from annotate import manifest
+from annotate import manifest, seal
 from annotate.journal import Journal
-from collect.errors import CorruptError
+from collect.errors import CorruptError, StorageError
 from collect.ledger import Ledger
 from collect.records import State
 from collect.workspace import Dataset
@@ -36,18 +36,17 @@ def _journals(dataset: Dataset) -> Iterator[str]:
 
 
 def _journal(path: Path) -> Iterator[str]:
+    yield from seal.problems(path)
     try:
         with Journal(path) as journal:
-            pages, broken = journal.changed_pages(), journal.broken()
-    except CorruptError as error:
+            broken = journal.broken()
+    except (CorruptError, StorageError) as error:
         yield str(error)
         return
     if broken:
         yield f"{path}: event {broken} is not as it was written, or an event before it was removed"
     elif broken == 0:
         yield f"{path}: the database is damaged"
-    if pages:
-        yield f"{path}: bytes were changed in page {pages[0]} of the file (from byte {max(0, pages[0] - 1) * 4096})"
 
 
 def _cut_short(dataset: Dataset) -> Iterator[str]:
@@ -57,7 +56,7 @@ def _cut_short(dataset: Dataset) -> Iterator[str]:
             point = manifest.read(dataset.releases / version)["journal"]
             with Journal(dataset.labels) as journal:
                 event = journal.event(point["event"]) if point["event"] else None
-        except CorruptError:
+        except (CorruptError, StorageError):
             continue  # reported with the release, or with the journal
         if point["event"] and (event is None or event.hash.hex() != point["hash"]):
             yield f"{dataset.labels}: event {point['event']}, the last one in {version}, is missing or changed"
@@ -65,6 +64,8 @@ def _cut_short(dataset: Dataset) -> Iterator[str]:
 
 def _images(dataset: Dataset, advance: Advance) -> Iterator[str]:
     if not dataset.ledger.exists():
+        if dataset.labels.exists() or dataset.release_names():
+            yield f"{dataset.ledger} is missing"
         return
     with Ledger(dataset.ledger) as ledger:
         for record in ledger.images(State.KEPT, State.QUARANTINED, State.REVOKED):

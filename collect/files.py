@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from collect.errors import BusyError, StorageError, storage_error
 
@@ -31,13 +32,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Raises:
         StorageError: the disk is full or the place cannot be written; the old file is untouched.
     """
-    payload = data.encode() if isinstance(data, str) else data
+    with open_atomic(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into, which takes its name when the block ends well; see :func:`write_atomic`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(payload)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from annotate import manifest
 from annotate.coco import read_document
 from annotate.formats.format import EXPORTERS, Export, exporter
 from annotate.formats.names import name_images
@@ -34,7 +35,7 @@ class ExportRelease:
         dataset = console.workspace.dataset(arguments.name)
         write = exporter(arguments.format)
         folder, out = dataset.release_path(arguments.release), arguments.out.resolve()
-        document = read_document(folder / "annotations.json")
+        document = read_document(manifest.labels(folder))
         document = {**document, "images": name_images(document["images"])}
         export = Export(document, dataset.images, out, arguments.release, arguments.copy, arguments.upright)
         turned = sum(image.get("orientation", 1) != 1 for image in document["images"])

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from annotate.journal import Journal
+from annotate.journal import Event, Journal, Status
 from annotate.merge import Merged, merge
 from collect import blobs
 from collect.console import Console
@@ -14,6 +14,8 @@ from collect.errors import NotFoundError, RefusedError
 from collect.ledger import Ledger
 from collect.records import State
 from collect.workspace import Dataset
+
+_SHOWN = 20
 
 
 class MergeVerb:
@@ -68,14 +70,27 @@ def _take_images(dataset: Dataset, other: Dataset) -> int:
 
 def _conflicts(merged: Merged) -> str:
     lines = [
-        f"  image {c.image[:12]} {'box ' + c.box if c.box else 'verdict'}: ours {c.ours.status} {c.ours.category} by {c.ours.actor},"
-        f" theirs {c.theirs.status} {c.theirs.category} by {c.theirs.actor}"
-        for c in merged.conflicts[:20]
+        f"  {c.image[:12]} {'box ' + c.box if c.box else 'verdict'}: was {_said(c.base)}; ours {_said(c.ours)}; theirs {_said(c.theirs)}"
+        for c in merged.conflicts[:_SHOWN]
     ]
+    lines += [f"  … and {len(merged.conflicts) - _SHOWN} more; --json lists them"] if len(merged.conflicts) > _SHOWN else []
+    number = "1 conflict" if len(merged.conflicts) == 1 else f"{len(merged.conflicts)} conflicts"
     return (
-        f"{len(merged.conflicts)} conflicts; all else is merged. Settle them in a review and merge again, or take one side with"
-        " --take ours|theirs:\n" + "\n".join(lines)
+        f"{number}; all else is merged. Settle them in a review and merge again, or take one side with --take ours|theirs:\n"
+        + "\n".join(lines)
     )
+
+
+def _said(event: Event | None) -> str:
+    """What one side says of a box or an image, and who says it."""
+    if event is None:
+        return "not there"
+    by = event.actor.removeprefix("reviewer:")
+    if not event.box or event.status == Status.GONE:
+        return f"{'deleted' if event.box else event.status} by {by}"
+    x, y, w, h = event.xywh
+    proposed = "proposed " if event.status == Status.PROPOSED else ""
+    return f"{proposed}{event.category} {w:g}×{h:g} at {x:g},{y:g} by {by}"
 
 
 MERGE = MergeVerb()

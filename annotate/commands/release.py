@@ -21,8 +21,7 @@ class ReleaseVerb:
         dataset = console.workspace.dataset(arguments.name)
         options = Options(unreviewed=arguments.allow_unreviewed, dry_run=console.dry_run)
         release = make_release(dataset, definition.load(dataset), options)
-        counts = release.split_counts()
-        images, boxes = len(release.document["images"]), len(release.document["annotations"])
+        counts, images, boxes = release.images, release.num_images, release.num_boxes
         if release.changed:
             verb = "would write" if console.dry_run else "wrote"
             console.out(f"{verb} {release.version}: {images} images, {boxes} boxes ({', '.join(f'{s} {n}' for s, n in counts.items())})")

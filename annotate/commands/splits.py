@@ -27,8 +27,8 @@ class SplitsVerb:
         assignment = release.assignment
         group_of = {sha: group for sha, group in assignment.group_of.items() if sha in assignment.split_of}
         result = {
-            "images": release.split_counts(),
-            "boxes": _boxes(release.document),
+            "images": release.images,
+            "boxes": release.boxes,
             "groups": len(set(group_of.values())),
             "largest_group": max(Counter(group_of.values()).values(), default=0),
             "crossing": len(assignment.crossing()),
@@ -47,15 +47,6 @@ class SplitsVerb:
             f"{result['held_out']} images held out.\n"
             f"Were images split at random, {result['naive_leak']:.1%} of the test images would have a group mate in train."
         )
-
-
-def _boxes(document: dict[str, Any]) -> dict[str, dict[str, int]]:
-    name_of = {category["id"]: category["name"] for category in document["categories"]}
-    split_of = {image["id"]: image["split"] for image in document["images"]}
-    counts: dict[str, Counter[str]] = {name: Counter() for name in name_of.values()}
-    for annotation in document["annotations"]:
-        counts[name_of[annotation["category_id"]]][split_of[annotation["image_id"]]] += 1
-    return {name: dict(counter) for name, counter in counts.items()}
 
 
 SPLITS_VERB = SplitsVerb()

@@ -12,7 +12,7 @@ from typing import Any
 from annotate.coco import Document, cut, write_document
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet
 from annotate.formats.label_files import files_under, parse_json, relative, split_of
-from annotate.validate import normalise
+from annotate.validate import normalise, taken_out
 from collect.licenses import spdx_from_name
 from collect.records import Licence
 
@@ -58,7 +58,7 @@ def _add(found: LabelSet, document: Any, file: str) -> None:
     if isinstance(info, dict):
         found.release = str(info.get("boxwright_release") or info.get("version") or "")
     boxes: dict[int, list[LabelledBox]] = {image["id"]: [] for image in clean["images"]}
-    for annotation in clean["annotations"]:
+    for annotation in taken_out(clean["annotations"]):
         boxes[annotation["image_id"]].append(_box(annotation, names[annotation["category_id"]]))
     licences = _licences(clean, file)
     for image in clean["images"]:
@@ -78,8 +78,9 @@ def _box(annotation: dict[str, Any], category: str) -> LabelledBox:
     )  # fmt: skip
 
 
-def _image(image: dict[str, Any], boxes: tuple[LabelledBox, ...], file: str, licences: dict[Any, Licence]) -> LabelledImage:
-    licence = licences.get(image.get("license"))
+def _image(image: dict[str, Any], boxes: tuple[LabelledBox, ...], file: str, licences: dict[int, Licence]) -> LabelledImage:
+    number = image.get("license")
+    licence = licences.get(number) if isinstance(number, int) else None
     author, url = image.get("author"), image.get("source_url") or image.get("flickr_url") or image.get("coco_url")
     if licence and isinstance(author, str) and author:
         licence = Licence(licence.spdx, licence.url, creator=author, evidence=licence.evidence)
@@ -92,9 +93,9 @@ def _image(image: dict[str, Any], boxes: tuple[LabelledBox, ...], file: str, lic
     )  # fmt: skip
 
 
-def _licences(document: Document, file: str) -> dict[Any, Licence]:
+def _licences(document: Document, file: str) -> dict[int, Licence]:
     """Licence id -> licence, for those whose name or address says which one it is."""
-    known: dict[Any, Licence] = {}
+    known: dict[int, Licence] = {}
     entries = document.get("licenses")
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("id"), int):

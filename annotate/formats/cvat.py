@@ -18,7 +18,7 @@ import orjson
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain, split_tag
 from annotate.formats.label_files import files_under, number_from, parse_xml, relative, split_of
-from annotate.validate import climbs, polygons_box, whole
+from annotate.values import climbs, polygons_box, whole
 
 TAG = "boxwright"
 _LABELLED = {"polyline", "points", "cuboid", "ellipse", "mask", "skeleton", "tag"}

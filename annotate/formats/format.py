@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
@@ -87,10 +87,11 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file} [{self.id}]" if self.id else self.file
-        return f"{place}: {self.problem} ({self.done})"
+        words = f"{place}: {self.problem} ({self.done})"
+        return "".join(character if character.isprintable() else "\ufffd" for character in words)  # a file must not steer the terminal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledBox:
     """One box of a label file. `x, y, w, h` are pixels of the image as the file sees it, or shares of it where the image
     says `relative`; `id` is the file's own name for the box, `box` the id that our export gave it, "" = none.
@@ -116,7 +117,7 @@ class LabelledBox:
         return self.x, self.y, self.w, self.h
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelledImage:
     """One image of a label file, found by `file_name` (a path, or a path without suffix) or, where set, by `path`.
 
@@ -156,6 +157,15 @@ class LabelSet:
         """Add a category unless one of that name is there; id 0 = the format has none."""
         if all(category.name != name for category in self.categories):
             self.categories.append(Category(number, name, supercategory))
+
+    def rename(self, names: dict[str, str]) -> None:
+        """Call the boxes' categories as `names` says; boxes of others are left out, and their images are not vouched for."""
+
+        def renamed(image: LabelledImage) -> LabelledImage:
+            kept = tuple(replace(box, category=names[box.category]) for box in image.boxes if box.category in names)
+            return replace(image, boxes=kept, labels_known=image.labels_known and len(kept) == len(image.boxes))
+
+        self.images = [renamed(image) for image in self.images]
 
     def add_categories_of_boxes(self) -> None:
         """Add the names that boxes use, sorted, so that the order does not hang on the order of files."""

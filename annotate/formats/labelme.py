@@ -14,7 +14,7 @@ import orjson
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, split_tag
 from annotate.formats.label_files import files_under, image_stem, number_from, parse_json, relative, split_lists, split_of
-from annotate.validate import polygons_box, whole
+from annotate.values import polygons_box, whole
 
 TAG = "boxwright"
 
@@ -52,7 +52,7 @@ def _box(shape: Any, ident: str, place: tuple[str, str], found: LabelSet) -> Lab
     if not isinstance(shape, dict) or not isinstance(shape.get("points"), list) or not str(shape.get("label") or "").strip():
         found.complain(file, f"{image} {ident}", "has no label or no points", Done.REFUSED, image)
         return None
-    kind, label = shape.get("shape_type") or "polygon", str(shape["label"]).strip()
+    kind, label = str(shape.get("shape_type") or "polygon"), str(shape["label"]).strip()
     points = [[number_from(value) for value in point[:2]] for point in shape["points"] if isinstance(point, list) and len(point) >= 2]
     if kind == "circle" and len(points) == 2:
         radius = math.dist(*points)

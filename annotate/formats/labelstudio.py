@@ -20,7 +20,7 @@ import orjson
 from annotate.formats.cvat import turned_hull
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet
 from annotate.formats.label_files import files_under, number_from, parse_json, relative, split_of
-from annotate.validate import climbs, polygons_box, whole
+from annotate.values import climbs, polygons_box, whole
 
 _KINDS = {"rectanglelabels", "rectangle", "polygonlabels"}
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import files_under, number_from, read_rows, relative, split_of
-from annotate.validate import climbs
+from annotate.values import climbs
 from collect.licenses import spdx_from_url
 from collect.records import Licence
 
@@ -84,6 +84,9 @@ def _add_table(
 ) -> None:
     has_boxes = all(edge in headings for edge in (*_EDGES, "LabelName"))
     for number, row in enumerate(rows, 2):
+        if len(row) < len(headings):
+            found.complain(file, f"row {number}", f"has {len(row)} of {len(headings)} columns", Done.REFUSED)
+            continue
         value = dict(zip(headings, row, strict=False))
         name = value.get("ImageID", "").strip()
         if not name or climbs(name):

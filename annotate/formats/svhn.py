@@ -12,7 +12,7 @@ from typing import Any
 
 from annotate.formats.format import Done, LabelledBox, LabelledImage, LabelSet
 from annotate.formats.label_files import files_under, relative, split_of
-from annotate.validate import climbs
+from annotate.values import climbs
 from collect.errors import MissingServiceError
 
 _EDGES = ("left", "top", "width", "height", "label")

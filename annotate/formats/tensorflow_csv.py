@@ -13,7 +13,7 @@ from pathlib import Path
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import files_under, number_from, read_rows, relative, split_of
-from annotate.validate import climbs, whole
+from annotate.values import climbs, whole
 
 HEADINGS = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
 _NAMES = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from annotate.formats.format import Done, LabelledBox, LabelledImage, LabelSet
 from annotate.formats.label_files import files_under, read_bytes, relative, split_of
-from annotate.validate import climbs
+from annotate.values import climbs
 
 Values = list[bytes] | list[float] | list[int]
 

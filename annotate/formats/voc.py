@@ -16,7 +16,7 @@ from xml.etree import ElementTree as Xml
 
 from annotate.formats.format import Done, Export, LabelledBox, LabelledImage, LabelSet, plain
 from annotate.formats.label_files import files_under, image_stem, number_from, parse_xml, relative, split_lists, split_of
-from annotate.validate import climbs, whole
+from annotate.values import climbs, whole
 
 _FLAGS = ("difficult", "truncated", "occluded")
 

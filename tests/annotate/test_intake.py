@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -180,24 +176,6 @@ def test_a_full_disk_leaves_no_labels(small_disk, real_data):
         bring_in(dataset, "voc", real_data / "raccoon")
     assert not dataset.definition.exists()
     assert not dataset.labels.exists()
-
-
-def test_a_killed_import_can_be_run_again(workspace, real_data):
-    """SIGKILL at several moments; whatever was there before, the last run leaves each label once."""
-    command = [sys.executable, "-m", "boxwright", "import", "killed", str(real_data / "bccd"), "--format", "voc", "--quiet"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "BOXWRIGHT_ROOT": str(workspace.root)}
-    for delay_s in (0.6, 1.0, 1.6):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay_s)
-        process.kill()
-        process.wait()
-        dataset = workspace.new_dataset("killed")
-        if dataset.labels.exists():
-            with Journal(dataset.labels) as journal:
-                assert sum(event.kind == Kind.IMPORT for event in journal.events()) in {0, 4886}  # all or nothing
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    assert sum(len(entry.present()) for entry in labels_of(workspace.new_dataset("killed")).values()) == 4886
-    assert len(records_of(workspace.new_dataset("killed"))) == 364
 
 
 def test_an_import_waits_for_no_collector(workspace, one_image):

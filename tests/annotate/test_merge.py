@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotate.journal import Journal, Kind, Status, box_event, verdict_event
+from annotate.journal import Event, Journal, Kind, Status, box_event, verdict_event
 from annotate.merge import merge
 from annotate.state import current
+from annotate.undo import undo
+from collect.errors import BusyError
 
 IMAGES = [f"{n:064x}" for n in range(2)]
 BOXES = ["a", "b", "c", "d"]
@@ -81,6 +85,25 @@ def test_merge__take_settles_conflicts_and_keeps_both_histories(tmp_path: Path, 
         assert state(ours)[IMAGES[0], "a"] == ("cat", (0.0, 0.0, 2.0, 2.0) if side == "ours" else (0.0, 0.0, 3.0, 3.0))
         assert {event.actor for event in ours.history(IMAGES[0], "a")} >= {"reviewer:anna", "reviewer:bert"}
         assert merge(ours, other).appended == 0
+
+
+def test_merge__and_undo_write_nothing_when_another_process_writes_meanwhile(tmp_path: Path) -> None:
+    ours, other = grown_apart(tmp_path / "x", [(0, "a", 1)], [], [(0, "a", 3)])
+
+    class Interrupted(Journal):
+        """Somebody edits the same box while the events are read."""
+
+        def events(self, **bounds: Any) -> Iterator[Event]:
+            with Journal(self.path) as app:
+                app.append([event("reviewer:carl", 0, "a", 2)])
+            return super().events(**bounds)
+
+    with ours, other, Interrupted(ours.path) as slow:
+        for work in (lambda: merge(slow, other), lambda: undo(slow, lambda _event: True)):
+            with pytest.raises(BusyError, match="run the same command again"):
+                work()
+        assert state(ours)[IMAGES[0], "a"] == ("cat", (0.0, 0.0, 2.0, 2.0))
+        assert len(merge(ours, other).conflicts) == 1
 
 
 def test_merge__both_ways_ends_at_the_same_state(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pycocotools.coco import COCO
 
 from annotate import coco, manifest
 from annotate.journal import Kind, Status, Verdict, box_event, new_box_id, verdict_event
-from annotate.release import Options, make_release
+from annotate.release import Options, Release, make_release
 from annotate.state import of_image
 from annotate.undo import undo
 from annotate.verify import problems
@@ -24,6 +25,10 @@ from collect.ledger import Ledger
 from collect.licenses import USER_SUPPLIED
 from collect.records import Licence, Reason, State
 from collect.workspace import Workspace
+
+
+def written(release: Release) -> dict[str, Any]:
+    return coco.read_document(release.path / "annotations.json")
 
 
 def test_release__is_read_by_pycocotools_with_all_that_was_said(make_dataset: Callable) -> None:
@@ -58,13 +63,13 @@ def test_release__again_without_a_change_is_the_same_release(make_dataset: Calla
 
 def test_release__keeps_ids_and_splits_and_never_gives_an_id_twice(make_dataset: Callable) -> None:
     small = make_dataset(images=12)
-    first = make_release(small.dataset, small.definition).document
+    first = written(make_release(small.dataset, small.definition))
     gone = first["images"][3]["sha256"]
     with small.journal() as journal:
         journal.append([verdict_event("reviewer:anna", gone, Verdict.REJECTED)])
     for seed in range(50, 60):
         small.add_image(seed)
-    second = make_release(small.dataset, small.definition).document
+    second = written(make_release(small.dataset, small.definition))
     old_images = {image["sha256"]: (image["id"], image["split"]) for image in first["images"]}
     new_images = {image["sha256"]: (image["id"], image["split"]) for image in second["images"]}
     assert gone not in new_images
@@ -75,10 +80,44 @@ def test_release__keeps_ids_and_splits_and_never_gives_an_id_twice(make_dataset:
     assert len({a["id"] for a in second["annotations"]} | set(old_boxes.values())) == 22
 
 
+def test_release__an_image_that_comes_back_has_its_old_ids_and_split(make_dataset: Callable) -> None:
+    small = make_dataset(images=12)
+    first = written(make_release(small.dataset, small.definition))
+    away = [image["sha256"] for image in first["images"] if image["split"] == "test"]
+
+    def judge(verdict: Verdict, seed: int) -> dict[str, Any]:
+        with small.journal() as journal:
+            journal.append([verdict_event("reviewer:anna", sha, verdict) for sha in away])
+        small.add_image(seed)
+        return written(make_release(small.dataset, small.definition))
+
+    gone = judge(Verdict.REJECTED, 50)
+    assert not {image["sha256"] for image in gone["images"]} & set(away)
+    judge(Verdict.REJECTED, 51)  # out for longer than one release
+    back = judge(Verdict.ACCEPTED, 52)
+    assert {image["sha256"]: (image["id"], image["split"]) for image in back["images"]}.items() >= {
+        image["sha256"]: (image["id"], image["split"]) for image in first["images"]
+    }.items()
+    assert {a["box"]: a["id"] for a in back["annotations"]}.items() >= {a["box"]: a["id"] for a in first["annotations"]}.items()
+
+
+def test_release__of_a_box_that_became_a_crowd_is_a_new_one(make_dataset: Callable) -> None:
+    small = make_dataset(images=2)
+    first = written(make_release(small.dataset, small.definition))["annotations"][0]
+    sha = next(
+        image["sha256"] for image in written(make_release(small.dataset, small.definition))["images"] if image["id"] == first["image_id"]
+    )
+    with small.journal() as journal:
+        journal.append([box_event(Kind.EDIT, "reviewer:bert", sha, first["box"], Status.PRESENT, "cat", first["bbox"], iscrowd=1)])
+    second = make_release(small.dataset, small.definition)
+    assert second.changed
+    assert written(second)["annotations"][0]["iscrowd"] == 1
+
+
 def test_release__of_near_duplicates_keeps_them_in_one_split(make_dataset: Callable) -> None:
     small = make_dataset(images=20)
     twins = [small.add_image(seed, phash="00000000000000ff") for seed in (200, 201, 202)]
-    document = make_release(small.dataset, small.definition).document
+    document = written(make_release(small.dataset, small.definition))
     assert len({image["split"] for image in document["images"] if image["sha256"] in twins}) == 1
 
 
@@ -88,7 +127,7 @@ def test_release__holds_out_a_train_image_whose_twin_an_import_put_into_test(mak
     trained = small.add_image(2, phash="00000000000000fe", split="train")
     small.add_image(3, split="train")
     release = make_release(small.dataset, small.definition)
-    assert {image["sha256"]: image["split"] for image in release.document["images"]}[tested] == "test"
+    assert {image["sha256"]: image["split"] for image in written(release)["images"]}[tested] == "test"
     assert trained in release.assignment.held_out
     assert any("held out" in note for note in release.notes)
 
@@ -101,9 +140,9 @@ def test_release__leaves_out_what_nobody_reviewed_unless_asked(make_dataset: Cal
     with small.journal() as journal:
         journal.append([box_event(Kind.PROPOSE, "model:m", proposed, new_box_id(), Status.PROPOSED, "cat", (1, 1, 9, 9), 0.7)])
     release = make_release(small.dataset, small.definition, Options(dry_run=True))
-    assert len(release.document["images"]) == 2
+    assert release.num_images == 2
     assert release.left_out["not reviewed yet"] == 3
-    shas = {image["sha256"] for image in make_release(small.dataset, small.definition, Options(unreviewed=True)).document["images"]}
+    shas = {image["sha256"] for image in written(make_release(small.dataset, small.definition, Options(unreviewed=True)))["images"]}
     assert {pending, proposed} <= shas
     assert bare not in shas
 
@@ -138,11 +177,11 @@ def test_release__refuses_when_a_file_is_gone(make_dataset: Callable) -> None:
 
 def test_release__leaves_out_revoked_images_and_says_so(make_dataset: Callable) -> None:
     small = make_dataset(images=4)
-    sha = make_release(small.dataset, small.definition).document["images"][0]["sha256"]
+    sha = written(make_release(small.dataset, small.definition))["images"][0]["sha256"]
     with Ledger(small.dataset.ledger) as ledger:
         ledger.set_image_state(sha, State.REVOKED, Reason.TAKEN_DOWN)
     release = make_release(small.dataset, small.definition)
-    assert sha not in {image["sha256"] for image in release.document["images"]}
+    assert sha not in {image["sha256"] for image in written(release)["images"]}
     assert f"Revoked, and so left out: `{sha[:12]}`" in (release.path / "changes.md").read_text()
 
 
@@ -154,12 +193,12 @@ def test_release__refuses_to_give_a_class_id_to_another_class(make_dataset: Call
     with pytest.raises(RefusedError, match="ids are fixed for ever"):
         make_release(small.dataset, renamed)
     declared = definition.parse(small.dataset.definition, text.replace('name = "cat"', 'name = "cow"\nwas = ["cat"]'))
-    assert make_release(small.dataset, declared).document["categories"][0] == {"id": 1, "name": "cow", "supercategory": ""}
+    assert written(make_release(small.dataset, declared))["categories"][0] == {"id": 1, "name": "cow", "supercategory": ""}
 
 
 def test_release__after_an_undo_has_the_old_boxes_with_the_old_ids(make_dataset: Callable) -> None:
     small = make_dataset(images=2)
-    first = make_release(small.dataset, small.definition).document
+    first = written(make_release(small.dataset, small.definition))
     box = first["annotations"][0]["box"]
     sha = next(image["sha256"] for image in first["images"] if image["id"] == first["annotations"][0]["image_id"])
     with small.journal() as journal:
@@ -168,7 +207,7 @@ def test_release__after_an_undo_has_the_old_boxes_with_the_old_ids(make_dataset:
         assert make_release(small.dataset, small.definition).version == "v002"
         undo(journal, lambda event: event.seq > head)
         assert of_image(journal, sha).boxes[box].category == "cat"
-    third = make_release(small.dataset, small.definition).document
+    third = written(make_release(small.dataset, small.definition))
     strip = [{key: value for key, value in a.items() if key != "event"} for a in third["annotations"]]
     assert strip == [{key: value for key, value in a.items() if key != "event"} for a in first["annotations"]]
 
@@ -199,6 +238,8 @@ def test_verify__finds_events_cut_off_the_end(make_dataset: Callable) -> None:
     with database:
         database.execute("DELETE FROM events WHERE seq = (SELECT max(seq) FROM events)")
     database.close()
+    assert any("lacks event" in problem for problem in problems(small.dataset))
+    small.dataset.labels.with_suffix(".head").unlink()  # a release remembers, too
     assert any("the last one in v001, is missing" in problem for problem in problems(small.dataset))
 
 
@@ -206,7 +247,7 @@ def test_arrays__agree_with_the_document(make_dataset: Callable) -> None:
     small = make_dataset(images=5)
     release = make_release(small.dataset, small.definition)
     read = coco.read(release.path / "annotations.json")
-    assert read.boxes_xywh_A4.tolist() == [a["bbox"] for a in release.document["annotations"]]
+    assert read.boxes_xywh_A4.tolist() == [a["bbox"] for a in written(release)["annotations"]]
     assert [len(rows) for rows in read.annotations_of()] == [1] * 5
     assert manifest.read(release.path)["counts"]["annotations"] == 5
 

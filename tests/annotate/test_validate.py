@@ -12,10 +12,11 @@ import orjson
 import pytest
 from pycocotools import mask
 
+from annotate.coco import CocoFile, write_document
 from annotate.formats.coco import read
 from annotate.formats.format import Done, LabelSet
 from annotate.formats.label_files import read_bytes
-from annotate.validate import assert_valid, normalise
+from annotate.validate import Strict, normalise
 from collect.errors import CorruptError
 
 GOOD: dict[str, Any] = {
@@ -42,7 +43,7 @@ def dones(document: Any) -> list[tuple[str, str]]:
 
 
 def test_a_good_document_has_no_problems():
-    document, problems = normalise(GOOD, "x.json")
+    document, problems = normalise(copy.deepcopy(GOOD), "x.json")
     assert problems == []
     assert document is not None
     assert document["annotations"][0]["bbox"] == [10.0, 20.0, 30.0, 40.0]
@@ -164,14 +165,24 @@ def test_a_broken_mask_is_left_out_and_said(counts):
     assert clean["annotations"][0]["bbox"] == [10.0, 20.0, 30.0, 40.0]
 
 
-def test_the_way_out_also_holds_boxes_against_sizes():
-    assert_valid(changed(annotations__0__segmentation=[]), "annotations.json")
-    with pytest.raises(CorruptError, match=r"annotation 1.*sticks out"):
-        assert_valid(changed(annotations__0__bbox=[90.0, 20.0, 30.0, 40.0]), "annotations.json")
-    with pytest.raises(CorruptError, match="id is no whole number"):
-        assert_valid(changed(annotations__0__id=0), "annotations.json")
-    with pytest.raises(CorruptError, match="no size"):
-        assert_valid(changed(images__0__width=0), "annotations.json")
+def passes(document: dict[str, Any], path: Path) -> None:
+    write_document(path, document)
+    strict = Strict(CocoFile.open(path), "annotations.json")
+    assert (list(strict.images()), list(strict.annotations())) == (document["images"], document["annotations"])
+    strict.finish()
+
+
+def test_the_way_out_also_holds_boxes_against_sizes(tmp_path):
+    passes(changed(annotations__0__segmentation=[]), tmp_path / "x.json")
+    for wrong, says in (
+        ({"annotations__0__bbox": [90.0, 20.0, 30.0, 40.0]}, r"annotation 1.*sticks out"),
+        ({"annotations__0__id": 0}, "id is no whole number"),
+        ({"annotations__0__image_id": 7}, "is on image 7, which is not in the file"),
+        ({"annotations__0__category_id": 7}, "has the category 7"),
+        ({"images__0__width": 0}, "no size"),
+    ):
+        with pytest.raises(CorruptError, match=says):
+            passes(changed(**wrong), tmp_path / "x.json")
 
 
 def test_a_byte_order_mark_and_nan_are_read(tmp_path):
@@ -205,8 +216,9 @@ def test_real_coco_ground_truth_passes(real_data: Path):
     """The COCO API's own ground truth, and a set with crowds and odd areas, hold what the validator asks."""
     for name in ("coco-fake100/ground_truth.json", "crowd-and-area/gt_dataset.json"):
         document = orjson.loads((real_data / "evaluation" / name).read_bytes())
+        count = len(document["annotations"])
         clean, problems = normalise(document, name)
         assert clean is not None
         refused = [str(problem) for problem in problems if problem.done is Done.REFUSED]
         assert refused == []
-        assert len(clean["annotations"]) == len(document["annotations"]) - sum(p.done is Done.SKIPPED for p in problems)
+        assert len(clean["annotations"]) == count - sum(p.done is Done.SKIPPED for p in problems)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ from collect.workspace import Workspace
 
 def measured(work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     """Run in a fresh process; returns CPU-seconds, peak MB and what the work returned."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (work, arguments))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure, work, arguments).result()
 
 
 def _measure(work: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
@@ -97,12 +98,12 @@ def edit(root: Path, every: int) -> None:
 
 def release(root: Path) -> int:
     dataset = Workspace.at(root).dataset("big")
-    return len(make_release(dataset, definition.load(dataset)).document["annotations"])
+    return make_release(dataset, definition.load(dataset)).num_boxes
 
 
 def compare(root: Path) -> dict[str, int]:
     dataset = Workspace.at(root).dataset("big")
-    old, new = (coco.read_document(dataset.releases / version / "annotations.json") for version in ("v001", "v002"))
+    old, new = (coco.CocoFile.open(dataset.releases / version / "annotations.json") for version in ("v001", "v002"))
     return diff(old, new).counts()
 
 

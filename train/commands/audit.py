@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from annotate.document import Ids, StableIds, build
+from annotate.document import Ids, StableIds, draft
 from annotate.journal import Journal, Verdict
 from annotate.state import ImageLabels, current
 from collect import definition
@@ -82,7 +82,8 @@ def labelled(dataset: Dataset, recipe: definition.Definition) -> tuple[list[Imag
     if not records:
         raise UsageError(f"{dataset.name} has no accepted image to audit; `boxwright review {dataset.name}` or `boxwright import` first")
     ids = Ids(StableIds({}, 1), StableIds({}, 1))
-    return records, build(recipe, records, labels, {record.sha256: "" for record in records}, ids, unreviewed=False)
+    drawn = draft(recipe, records, labels, {record.sha256: "" for record in records}, ids, unreviewed=False)
+    return records, drawn.document()
 
 
 AUDIT = Audit()
