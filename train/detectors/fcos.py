@@ -17,19 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import mobilenet_v2
-from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from annotate.coco import Category
-from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
+from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe, mean_over_ranks
+from train.detectors.suppression import best_places, suppressed
 from train.fitting import weights as pretrained
 
 #: stride -> (place in `mobilenet_v2().features` after which it is read, channels there)
 _TAPS = {4: (3, 24), 8: (6, 32), 16: (13, 96), 32: (18, 1280)}
 _CENTRE_RADIUS = 1.5
-SCORE_LEAST = 0.02
-NMS_IOU = 0.6
-PER_LEVEL = 1000
-PER_IMAGE = 100
 
 
 class Levels(NamedTuple):
@@ -85,6 +82,7 @@ class Fcos(Detector):
 
     mean: Tensor
     std: Tensor
+    nms_iou = 0.6
     recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5, freeze=2)
 
     def __init__(self, categories: Sequence[Category], image_size: int, strides: Sequence[int] = (8, 16, 32), channels: int = 96) -> None:
@@ -170,7 +168,7 @@ class Fcos(Detector):
         sides = torch.cat([points_N2 - target_N4[:, :2], target_N4[:, 2:] - points_N2], 1).clamp(min=1e-3)
         ratio = sides.view(-1, 2, 2)
         centreness = (ratio.amin(1) / ratio.amax(1)).prod(1).sqrt()
-        count = _mean_over_ranks(torch.stack([hit_BP.sum().float(), centreness.sum()])).clamp(min=1.0)
+        count = mean_over_ranks(torch.stack([hit_BP.sum().float(), centreness.sum()])).clamp(min=1.0)
         found_N4 = _boxes(points_N2, levels.distances[hit_BP])
         giou = generalized_box_iou_loss(found_N4, target_N4, reduction="none")
         return {
@@ -182,28 +180,20 @@ class Fcos(Detector):
     @torch.no_grad()
     def predict(self, images_B3HW: Tensor) -> list[RawDetections]:
         """Score = √(class · centre-ness); the best 1,000 places a level, then NMS within each class, then the best 100."""
-        levels, shapes = self._levels(images_B3HW)
-        points, _ = self._places(shapes, levels.logits.device)
-        scores = _scores(levels)
         height, width = images_B3HW.shape[-2:]
-        limit = torch.tensor([width, height, width, height], dtype=torch.float32, device=scores.device)
-        counts = [h * w for h, w in shapes]
+        counts = [(height // stride) * (width // stride) for stride in self.strides]
         return [
-            self._decide(torch.split(scores[place], counts), torch.split(_inside(points, levels.distances[place], limit), counts))
-            for place in range(len(images_B3HW))
+            suppressed([best_places(*level) for level in zip(scores.split(counts), boxes.split(counts), strict=True)], self.nms_iou)
+            for boxes, scores in zip(*self.places(images_B3HW), strict=True)
         ]
 
-    def _decide(self, scores_of_level: Sequence[Tensor], boxes_of_level: Sequence[Tensor]) -> RawDetections:
-        boxes, scores, labels = [], [], []
-        for score_PC, box_P4 in zip(scores_of_level, boxes_of_level, strict=True):
-            best, flat = score_PC.flatten().topk(min(PER_LEVEL, score_PC.numel()))
-            flat = flat[best > SCORE_LEAST]
-            scores.append(best[best > SCORE_LEAST])
-            boxes.append(box_P4[flat // len(self.categories)])
-            labels.append(flat % len(self.categories))
-        box, score, label = torch.cat(boxes), torch.cat(scores), torch.cat(labels)
-        keep = batched_nms(box, score, label, NMS_IOU)[:PER_IMAGE]
-        return RawDetections(box[keep], score[keep], label[keep])
+    def places(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes xyxy (B, P, 4) inside the input and scores (B, P, C) of all places."""
+        levels, shapes = self._levels(images_B3HW)
+        points, _ = self._places(shapes, levels.logits.device)
+        height, width = images_B3HW.shape[-2:]
+        limit = torch.tensor([width, height, width, height], dtype=torch.float32, device=points.device)
+        return _boxes(points, levels.distances).clamp(min=0).minimum(limit), _scores(levels)
 
     def head_rows(self) -> Mapping[str, HeadRows]:
         rows = HeadRows(np.arange(len(self.categories), dtype=np.int64)[:, None])
@@ -213,21 +203,6 @@ class Fcos(Detector):
         layers = list(self.features)
         return [layers[:2], layers[2:4], layers[4:7], layers[7:14], layers[14:]]
 
-    def export_wrapper(self) -> nn.Module:
-        return _Exported(self)
-
-
-class _Exported(nn.Module):
-    """One image in, boxes out, without NMS-free surprises: the same rules as :meth:`Fcos.predict`."""
-
-    def __init__(self, detector: Fcos) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.detector.predict(image_13HW)[0]
-        return found.boxes_xyxy_N4, found.scores_N, found.labels_N
-
 
 def _scores(levels: Levels) -> Tensor:
     return (levels.logits.sigmoid() * levels.centres.sigmoid()[..., None]).sqrt()
@@ -235,19 +210,6 @@ def _scores(levels: Levels) -> Tensor:
 
 def _boxes(points_N2: Tensor, distances_N4: Tensor) -> Tensor:
     return torch.cat([points_N2 - distances_N4[..., :2], points_N2 + distances_N4[..., 2:]], -1)
-
-
-def _inside(points_P2: Tensor, distances_P4: Tensor, limit_4: Tensor) -> Tensor:
-    return _boxes(points_P2, distances_P4).clamp(min=0).minimum(limit_4)
-
-
-def _mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean over all processes, so that a rank without boxes weighs its background as the others do."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        values = values.clone()
-        torch.distributed.all_reduce(values)
-        values = values / torch.distributed.get_world_size()
-    return values
 
 
 def _build(categories: tuple[Category, ...], image_size: int, weights: str, strides: tuple[int, ...]) -> Fcos:

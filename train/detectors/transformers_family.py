@@ -120,19 +120,6 @@ class TransformersDetector(Detector):
     def backbone_parameters(self) -> set[int]:
         return {id(parameter) for parameter in self.model.model.backbone.parameters()}
 
-    def export_wrapper(self) -> nn.Module:
-        return _Export(self)
-
-
-class _Export(nn.Module):
-    def __init__(self, detector: TransformersDetector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (found,) = self.detector.predict(image_13HW)
-        return found.boxes_xyxy_N4, found.scores_N, found.labels_N
-
 
 def _best(logits_BQC: Tensor, boxes_BQ4: Tensor, num_classes: int, most: int = 100) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes xyxy relative (B, K, 4), scores (B, K), labels (B, K) of the K best pairs of query and class."""
