@@ -20,8 +20,8 @@ from torchvision.models import mobilenet_v2
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from annotate.coco import Category
+from train.detectors import dense
 from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe, mean_over_ranks
-from train.detectors.suppression import best_places, suppressed
 from train.fitting import weights as pretrained
 
 #: stride -> (place in `mobilenet_v2().features` after which it is read, channels there)
@@ -102,7 +102,7 @@ class Fcos(Detector):
         self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1), persistent=False)
 
-    def _levels(self, images: Tensor) -> tuple[Levels, list[tuple[int, int]]]:
+    def _levels(self, images: Tensor) -> Levels:
         x = (images.float() - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
         taps, features = {_TAPS[stride][0] for stride in self.strides}, []
@@ -110,7 +110,7 @@ class Fcos(Detector):
             x = layer(x)
             if place in taps:
                 features.append(x)
-        logits, distances, centres, shapes = [], [], [], []
+        logits, distances, centres = [], [], []
         for level, feature in enumerate(self.pyramid(features)):
             classes = self.class_out(self.class_tower(feature, level))
             boxes = self.box_out(self.box_tower(feature, level)).float()
@@ -118,18 +118,7 @@ class Fcos(Detector):
             flat = boxes.flatten(2).transpose(1, 2)
             distances.append(functional.softplus(flat[..., :4] * self.scales[level]) * self.strides[level])
             centres.append(flat[..., 4])
-            shapes.append((feature.shape[-2], feature.shape[-1]))
-        return Levels(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centres, 1)), shapes
-
-    def _places(self, shapes: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Centres (P, 2) in pixels and strides (P,) of all places, in the order of :class:`Levels`."""
-        points, strides = [], []
-        for (height, width), stride in zip(shapes, self.strides, strict=True):
-            y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride
-            x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride
-            points.append(torch.stack([x.repeat(height), y.repeat_interleave(width)], 1))
-            strides.append(torch.full((height * width,), float(stride), device=device))
-        return torch.cat(points), torch.cat(strides)
+        return Levels(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centres, 1))
 
     def _assign(self, points_P2: Tensor, strides_P: Tensor, boxes_N4: Tensor) -> Tensor:
         """For each place the row of its box, -1 = background: the smallest box whose centre is near and whose size fits."""
@@ -153,8 +142,8 @@ class Fcos(Detector):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Focal loss on classes, GIoU on boxes weighted by centre-ness, cross entropy on centre-ness."""
-        levels, shapes = self._levels(batch.images_B3HW)
-        points, strides = self._places(shapes, levels.logits.device)
+        levels = self._levels(batch.images_B3HW)
+        points, strides = dense.places(*map(int, batch.images_B3HW.shape[-2:]), self.strides, levels.logits.device)
         rows = [self._assign(points, strides, boxes) for boxes in batch.boxes_xyxy]
         wanted = torch.zeros_like(levels.logits)
         targets = []
@@ -182,18 +171,16 @@ class Fcos(Detector):
         """Score = √(class · centre-ness); the best 1,000 places a level, then NMS within each class, then the best 100."""
         height, width = images_B3HW.shape[-2:]
         counts = [(height // stride) * (width // stride) for stride in self.strides]
-        return [
-            suppressed([best_places(*level) for level in zip(scores.split(counts), boxes.split(counts), strict=True)], self.nms_iou)
-            for boxes, scores in zip(*self.places(images_B3HW), strict=True)
-        ]
+        found = zip(*self.places(images_B3HW), strict=True)
+        levels = (zip(scores.split(counts), boxes.split(counts), strict=True) for boxes, scores in found)
+        return [dense.suppressed([dense.best_places(*level) for level in each], self.nms_iou) for each in levels]
 
     def places(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes xyxy (B, P, 4) inside the input and scores (B, P, C) of all places."""
-        levels, shapes = self._levels(images_B3HW)
-        points, _ = self._places(shapes, levels.logits.device)
-        height, width = images_B3HW.shape[-2:]
-        limit = torch.tensor([width, height, width, height], dtype=torch.float32, device=points.device)
-        return _boxes(points, levels.distances).clamp(min=0).minimum(limit), _scores(levels)
+        levels = self._levels(images_B3HW)
+        height, width = map(int, images_B3HW.shape[-2:])
+        points, _ = dense.places(height, width, self.strides, levels.logits.device)
+        return dense.inside(_boxes(points, levels.distances), height, width), _scores(levels)
 
     def head_rows(self) -> Mapping[str, HeadRows]:
         rows = HeadRows(np.arange(len(self.categories), dtype=np.int64)[:, None])

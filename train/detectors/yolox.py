@@ -18,8 +18,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, l1_loss, one_h
 from torchvision.ops import box_iou
 
 from annotate.coco import Category
+from train.detectors import dense
 from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe, mean_over_ranks
-from train.detectors.suppression import best_places, suppressed
 from train.detectors.yolox_network import STRIDES, CspDarknet, Head, MobileNetV2, Pyramid, Size
 from train.fitting import weights as pretrained
 
@@ -44,22 +44,11 @@ class Yolox(Detector):
         self.backbone = Pyramid(family.backbone(family.size), family.size)
         self.head = Head(family.size, len(self.categories))
 
-    def _grid(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Corners of all places' cells (P, 2), counted in cells of their own level, and strides (P, 1)."""
-        (height, width), device = images_B3HW.shape[-2:], images_B3HW.device
-        cells, strides = [], []
-        for stride in STRIDES:
-            rows, columns = height // stride, width // stride
-            y, x = torch.arange(rows, device=device), torch.arange(columns, device=device)
-            cells.append(torch.stack([x.repeat(rows), y.repeat_interleave(columns)], 1).float())
-            strides.append(torch.full((rows * columns, 1), float(stride), device=device))
-        return torch.cat(cells), torch.cat(strides)
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`box` (1 − IoU², and L1 on what the head says), `objectness`, `class`."""
         answer = self.head(self.backbone(batch.images_B3HW))
-        cells, strides = self._grid(batch.images_B3HW)
-        found_BP4 = _decoded(answer.boxes, cells, strides)
+        points, strides = dense.places(*map(int, batch.images_B3HW.shape[-2:]), STRIDES, answer.boxes.device)
+        found_BP4 = _decoded(answer.boxes, points, strides)
         objectness = torch.zeros_like(answer.objectness)
         parts = [found_BP4.sum() * 0.0 + answer.classes.sum() * 0.0] * 3
         count = torch.zeros((), device=answer.boxes.device)
@@ -67,11 +56,11 @@ class Yolox(Detector):
             if not len(boxes):
                 continue
             with torch.no_grad():
-                taken = assign(boxes, labels, found_BP4[place], answer.objectness[place], answer.classes[place], cells, strides)
+                taken = assign(boxes, labels, found_BP4[place], answer.objectness[place], answer.classes[place], points, strides)
                 hit, row, overlap = taken
                 objectness[place, hit] = 1.0
                 wanted = one_hot(labels[row], len(self.categories)) * overlap[:, None]
-                target = _encoded(boxes[row], cells[hit], strides[hit])
+                target = _encoded(boxes[row], points[hit], strides[hit])
             iou = _row_iou(found_BP4[place, hit], boxes[row])
             parts[0] = parts[0] + (1 - iou.square()).sum()
             parts[1] = parts[1] + l1_loss(answer.boxes[place, hit], target, reduction="sum")
@@ -84,16 +73,15 @@ class Yolox(Detector):
     @torch.no_grad()
     def predict(self, images_B3HW: Tensor) -> list[RawDetections]:
         """Score = objectness · class; the 1,000 best pairs of place and class, then NMS within each class."""
-        return [suppressed([best_places(scores, boxes)], self.nms_iou) for boxes, scores in zip(*self.places(images_B3HW), strict=True)]
+        found = zip(*self.places(images_B3HW), strict=True)
+        return [dense.suppressed([dense.best_places(scores, boxes)], self.nms_iou) for boxes, scores in found]
 
     def places(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes xyxy (B, P, 4) inside the input and scores (B, P, C) of all places."""
         answer = self.head(self.backbone(images_B3HW))
-        height, width = images_B3HW.shape[-2:]
-        cells, strides = self._grid(images_B3HW)
-        limit = torch.tensor([width, height, width, height], dtype=torch.float32, device=answer.boxes.device)
-        boxes = _decoded(answer.boxes, cells, strides).clamp(min=0).minimum(limit)
-        return boxes, answer.classes.sigmoid() * answer.objectness.sigmoid().unsqueeze(-1)
+        height, width = map(int, images_B3HW.shape[-2:])
+        boxes = _decoded(answer.boxes, *dense.places(height, width, STRIDES, answer.boxes.device))
+        return dense.inside(boxes, height, width), answer.classes.sigmoid() * answer.objectness.sigmoid().unsqueeze(-1)
 
     def head_rows(self) -> Mapping[str, HeadRows]:
         rows = HeadRows(np.arange(len(self.categories), dtype=np.int64)[:, None])
@@ -105,7 +93,7 @@ class Yolox(Detector):
 
 @torch.no_grad()
 def assign(
-    boxes_N4: Tensor, labels_N: Tensor, found_P4: Tensor, objectness_P: Tensor, classes_PC: Tensor, cells_P2: Tensor, strides_P1: Tensor
+    boxes_N4: Tensor, labels_N: Tensor, found_P4: Tensor, objectness_P: Tensor, classes_PC: Tensor, points_P2: Tensor, strides_P: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """SimOTA: which places answer for which box.
 
@@ -115,9 +103,8 @@ def assign(
     Returns:
         Places (M,), for each the row of its box (M,), and their present overlap (M,).
     """
-    centres = (cells_P2 + 0.5) * strides_P1
     middle = (boxes_N4[:, None, :2] + boxes_N4[:, None, 2:]) / 2
-    near_NP = ((centres - middle).abs() < _CENTRE_RADIUS * strides_P1).all(-1)
+    near_NP = ((points_P2 - middle).abs() < _CENTRE_RADIUS * strides_P[:, None]).all(-1)
     hit = near_NP.any(0).nonzero(as_tuple=True)[0]
     iou_NM = box_iou(boxes_N4, found_P4[hit])
     chance_MC = (classes_PC[hit].sigmoid() * objectness_P[hit].sigmoid()[:, None]).sqrt()
@@ -140,17 +127,18 @@ def _class_cost(chance_MC: Tensor, labels_N: Tensor) -> Tensor:
     return absent.sum(1)[None] + (present - absent)[:, labels_N].T
 
 
-def _decoded(boxes_BP4: Tensor, cells_P2: Tensor, strides_P1: Tensor) -> Tensor:
-    """What the head says as boxes xyxy in pixels."""
-    centre = (boxes_BP4[..., :2] + cells_P2) * strides_P1
-    half = boxes_BP4[..., 2:].clamp(max=_LARGEST_LOG).exp() * strides_P1 / 2
+def _decoded(boxes_BP4: Tensor, points_P2: Tensor, strides_P: Tensor) -> Tensor:
+    """What the head says as boxes xyxy in pixels; it counts from the corner of a place's cell."""
+    stride = strides_P[:, None]
+    centre = (boxes_BP4[..., :2] - 0.5) * stride + points_P2
+    half = boxes_BP4[..., 2:].clamp(max=_LARGEST_LOG).exp() * (stride / 2)
     return torch.cat([centre - half, centre + half], -1)
 
 
-def _encoded(boxes_M4: Tensor, cells_M2: Tensor, strides_M1: Tensor) -> Tensor:
+def _encoded(boxes_M4: Tensor, points_M2: Tensor, strides_M: Tensor) -> Tensor:
     """The inverse of :func:`_decoded`."""
-    centre, side = (boxes_M4[:, :2] + boxes_M4[:, 2:]) / 2, boxes_M4[:, 2:] - boxes_M4[:, :2]
-    return torch.cat([centre / strides_M1 - cells_M2, (side / strides_M1).clamp(min=1e-6).log()], 1)
+    centre, side, stride = (boxes_M4[:, :2] + boxes_M4[:, 2:]) / 2, boxes_M4[:, 2:] - boxes_M4[:, :2], strides_M[:, None]
+    return torch.cat([(centre - points_M2) / stride + 0.5, (side / stride).clamp(min=1e-6).log()], 1)
 
 
 def _row_iou(one_M4: Tensor, other_M4: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from annotate.coco import Category
 from collect.errors import UsageError
+from train.detectors import dense
 from train.detectors.detector import DETECTORS, Batch, find_detector, freeze, open_detector
 from train.detectors.fcos import Fcos
 
@@ -112,7 +113,7 @@ def test_freeze__holds_weights_and_statistics_still() -> None:
 
 def test_fcos__each_box_gets_places_on_the_level_of_its_size() -> None:
     detector = Fcos(CATEGORIES, 256)
-    points, strides = detector._places([(32, 32), (16, 16), (8, 8)], torch.device("cpu"))
+    points, strides = dense.places(256, 256, detector.strides, torch.device("cpu"))
     boxes = torch.tensor([[20.0, 20, 60, 60], [100.0, 100, 250, 250], [0.0, 0, 256, 256], [5.0, 5, 9, 9]])
     rows = detector._assign(points, strides, boxes)
     for row, stride in ((0, 8.0), (1, 16.0), (2, 32.0)):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from annotate.coco import Category
-from train.detectors import yolox
+from train.detectors import dense, yolox
 from train.detectors.detector import Batch, open_detector
 from train.detectors.yolox import Yolox, assign
 
@@ -64,8 +64,8 @@ def test_checkpoint_of_the_release__loads_by_name_and_leaves_other_heads(tmp_pat
     assert different == {f"head.cls_preds.{level}.{kind}" for level in range(3) for kind in ("weight", "bias")}
 
 
-def places_of(detector: Yolox, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return detector._grid(torch.zeros(1, 3, side, side))
+def places_of(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return dense.places(side, side, (8, 16, 32), torch.device("cpu"))
 
 
 sides = st.tuples(st.floats(4, 90), st.floats(4, 90))
@@ -77,35 +77,26 @@ corners = st.tuples(st.floats(0, 60), st.floats(0, 60))
 def test_assign__each_place_answers_for_one_box_near_it(boxes: list, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     side = 160
-    cells, strides = places_of(opened_once(), side)
+    points, strides = places_of(side)
     wanted = torch.tensor([[x, y, x + w, y + h] for (x, y), (w, h) in boxes])
     labels = torch.arange(len(boxes)) % 2
-    found = yolox._decoded(torch.randn(len(cells), 4, generator=generator), cells, strides)
-    objectness, classes = torch.randn(len(cells), generator=generator), torch.randn(len(cells), 2, generator=generator)
-    hit, row, overlap = assign(wanted, labels, found, objectness, classes, cells, strides)
+    found = yolox._decoded(torch.randn(len(points), 4, generator=generator), points, strides)
+    objectness, classes = torch.randn(len(points), generator=generator), torch.randn(len(points), 2, generator=generator)
+    hit, row, overlap = assign(wanted, labels, found, objectness, classes, points, strides)
     assert len(hit.unique()) == len(hit) == len(row) == len(overlap)
     assert 1 <= len(hit) <= 10 * len(boxes) and ((overlap >= 0) & (overlap <= 1)).all()
     middle = (wanted[row, :2] + wanted[row, 2:]) / 2
-    assert (((cells[hit] + 0.5) * strides[hit] - middle).abs() < 1.5 * strides[hit]).all()
-
-
-_ONCE: list[Yolox] = []
-
-
-def opened_once() -> Yolox:
-    if not _ONCE:
-        _ONCE.append(opened("yolox_nano"))
-    return _ONCE[0]
+    assert ((points[hit] - middle).abs() < 1.5 * strides[hit, None]).all()
 
 
 def test_assign__a_place_that_says_the_box_takes_it() -> None:
-    cells, strides = places_of(opened_once(), 96)
+    points, strides = places_of(96)
     boxes = torch.tensor([[20.0, 20.0, 60.0, 52.0], [64.0, 60.0, 90.0, 90.0]])
-    found = yolox._decoded(torch.full((len(cells), 4), -2.0), cells, strides)
-    classes = torch.full((len(cells), 2), -3.0)
-    right = [int(((cells + 0.5) * strides - (box[:2] + box[2:]) / 2).abs().sum(1).argmin()) for box in boxes]
+    found = yolox._decoded(torch.full((len(points), 4), -2.0), points, strides)
+    classes = torch.full((len(points), 2), -3.0)
+    right = [int((points - (box[:2] + box[2:]) / 2).abs().sum(1).argmin()) for box in boxes]
     found[right], classes[right, [0, 1]] = boxes, 3.0
-    hit, row, overlap = assign(boxes, torch.tensor([0, 1]), found, torch.zeros(len(cells)), classes, cells, strides)
+    hit, row, overlap = assign(boxes, torch.tensor([0, 1]), found, torch.zeros(len(points)), classes, points, strides)
     told = dict(zip(hit.tolist(), row.tolist(), strict=True))
     assert [told[place] for place in right] == [0, 1]
     assert overlap[[hit.tolist().index(place) for place in right]].min() > 0.99
@@ -114,9 +105,9 @@ def test_assign__a_place_that_says_the_box_takes_it() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(corners, sides), min_size=1, max_size=8))
 def test_encoded__is_the_inverse_of_decoded(boxes: list) -> None:
-    cells, strides = (part[: len(boxes)] for part in places_of(opened_once(), 96))
+    points, strides = (part[: len(boxes)] for part in places_of(96))
     wanted = torch.tensor([[x, y, x + w, y + h] for (x, y), (w, h) in boxes])
-    back = yolox._decoded(yolox._encoded(wanted, cells, strides), cells, strides)
+    back = yolox._decoded(yolox._encoded(wanted, points, strides), points, strides)
     assert torch.allclose(back, wanted, atol=1e-3)
 
 
