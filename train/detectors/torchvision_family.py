@@ -163,6 +163,8 @@ class Family:
             self._load_best(detector)
         elif weights != "none":
             detector.weights_origin = pretrained.load_file(detector, weights)
+            if not self.square:
+                detector.hold_norms()
         return detector
 
     def _load_best(self, detector: TorchvisionDetector) -> None:
