@@ -161,9 +161,12 @@ def torchvision_reference(job: Job, release: Release) -> dict[str, Any]:
 
 def trainer(job: Job, release: Release) -> dict[str, Any]:
     """RT-DETRv2 by transformers' `Trainer`, with its image processor, as its object-detection example does."""
-    from transformers import RTDetrImageProcessor, Trainer, TrainerCallback, TrainingArguments
-
+    from train.detectors import transformers_family  # noqa: F401 - found while our root can still be seen
     from train.detectors.detector import open_detector
+
+    # Our root holds a folder `datasets`, which transformers takes for Hugging Face's package of that name.
+    sys.path[:] = [place for place in sys.path if not (Path(place or ".") / "datasets").is_dir()]
+    from transformers import RTDetrImageProcessor, Trainer, TrainerCallback, TrainingArguments
 
     model = open_detector(job.detector, release.categories, job.side_px, "none").model
     processor = RTDetrImageProcessor(size={"height": job.side_px, "width": job.side_px})
