@@ -45,12 +45,12 @@ class Answer(NamedTuple):
 
 
 class Conv(nn.Module):
-    """Convolution, batch norm with YOLOX's constants, SiLU."""
+    """Convolution, batch norm, SiLU. The release's momentum of .03 is for 300 epochs; after a short training its statistics lag."""
 
     def __init__(self, given: int, made: int, side: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(given, made, side, stride, side // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(made, eps=1e-3, momentum=0.03)
+        self.bn = nn.BatchNorm2d(made, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.silu(self.bn(self.conv(x)), inplace=True)
