@@ -12,12 +12,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from collect.workspace import Dataset, Workspace
 
 #: Ids that are neither contiguous nor from 1 on: whoever mixes up ids and labels fails.
 CATEGORIES = [{"id": 3, "name": "disc", "supercategory": ""}, {"id": 9, "name": "square", "supercategory": ""}]
 MakeRelease = Callable[..., Dataset]
+settings.register_profile("no deadline", deadline=None)  # a loaded machine is no failure
+settings.load_profile("no deadline")
 
 
 def scene(seed: int, size_wh: tuple[int, int] = (96, 64), shapes: int = 2) -> tuple[np.ndarray, list[tuple[int, list[float]]]]:

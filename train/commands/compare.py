@@ -62,8 +62,8 @@ class Compare:
 def _cells(row: Mapping[str, Any]) -> list[object]:
     if row["error"]:
         return [row["detector"], *["–"] * 6, row["error"]]
-    numbers = [row["latency_ms"], row["memory_mb"], row["parameters"] / 1e6, row["train_s"]]
-    return [row["detector"], row["ap"], row["ap50"], *(round(number, 1) for number in numbers), "●" if row["pareto"] else ""]
+    costs = f"{row['latency_ms']:.0f}", f"{row['memory_mb']:.0f}", f"{row['parameters'] / 1e6:.1f}", f"{row['train_s']:.0f}"
+    return [row["detector"], row["ap"], row["ap50"], *costs, "●" if row["pareto"] else ""]
 
 
 COMPARE = Compare()

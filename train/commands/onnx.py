@@ -21,7 +21,8 @@ class Onnx:
 
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("run", help="a run: its name, NAME/RUN or its folder")
-        parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.onnx in the run's folder")
+        parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.onnx, or model-no-nms.onnx, in the run's folder")
+        parser.add_argument("--no-nms", action="store_true", help="stop before suppression: the form that OpenCV's DNN module reads")
         parser.add_argument("--images", type=int, default=8, metavar="N", help="real images to compare on (default: %(default)s)")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
@@ -33,11 +34,11 @@ class Onnx:
         images = [decode(dataset.images / name) for name in islice(judged, max(1, arguments.images))]
         if not images:
             raise UsageError(f"{settings.release} has no images to compare on")
-        out = arguments.out or run_path / "model.onnx"
+        out = arguments.out or run_path / ("model-no-nms.onnx" if arguments.no_nms else "model.onnx")
         if console.dry_run:
             console.out(f"would write {out} and compare it on {len(images)} images")
             return {"path": str(out)}
-        done = export(load_detector(run_path), out, images)
+        done = export(load_detector(run_path), out, images, suppressed=not arguments.no_nms)
         console.out(
             f"wrote {done.path} ({done.path.stat().st_size / 1e6:.1f} MB, exporter '{done.exporter}'): on {done.images} real images"
             f" onnxruntime finds the same {done.boxes} boxes (IoU ≥ {SAME_IOU}, scores within {SAME_SCORE});"

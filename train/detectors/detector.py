@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -20,6 +20,10 @@ from torch import Tensor, nn
 
 from annotate.coco import Category
 from collect.errors import UsageError, unknown_name
+
+#: Detections below this score are not worth keeping, and no image has more than so many.
+SCORE_LEAST = 0.02
+PER_IMAGE = 100
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,16 @@ class Batch:
         return len(self.boxes_xyxy)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        return Batch(
-            self.images_B3HW.to(device, non_blocking=True),
-            [boxes.to(device, non_blocking=True) for boxes in self.boxes_xyxy],
-            [labels.to(device, non_blocking=True) for labels in self.labels],
-            self.names,
-            self.failures,
-        )
+        """The same batch on another device; from pinned memory the copies run beside the device's work."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory: torch's loader asks for this by name, and leaves alone what has it not."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        boxes, labels = [change(each) for each in self.boxes_xyxy], [change(each) for each in self.labels]
+        return Batch(change(self.images_B3HW), boxes, labels, self.names, self.failures)
 
 
 @dataclass(frozen=True)
@@ -130,12 +136,14 @@ class Detector(nn.Module, ABC):
         weights_origin: which pretrained weights it really has, in words.
         recipe: the family's own defaults for training.
         exporter: the ONNX exporter that can write it: "legacy" (`dynamo=False`) or "dynamo".
+        nms_iou: of a dense detector, which answers at fixed places: the overlap of its suppression; None = it is not one.
     """
 
     stride: int = 32
     square: bool = False
     recipe: Recipe = Recipe()
     exporter: str = "legacy"
+    nms_iou: float | None = None
 
     def __init__(self, categories: Sequence[Category], image_size: int) -> None:
         super().__init__()
@@ -168,16 +176,45 @@ class Detector(nn.Module, ABC):
     def stages(self) -> list[list[nn.Module]]:
         """The parts that `--freeze N` freezes, from the input inwards: those of the backbone, then the neck."""
 
-    @abstractmethod
+    def places(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - what dense detectors need
+        """Of a dense detector, before suppression: boxes xyxy (B, P, 4) and scores (B, P, C) of all places.
+
+        Raises:
+            UsageError: it is none; its boxes come from proposals or queries.
+        """
+        raise UsageError("this detector has no answer for each place of the image, so it has no form without suppression")
+
     def export_wrapper(self) -> nn.Module:
         """A module for ONNX: float32 (1, 3, H, W) RGB in 0..255 → boxes_xyxy (N, 4), scores (N,), labels (N,).
 
         Call `.eval()` on what you get: the legacy exporter leaves a fresh wrapper's children in train mode.
         """
+        return _Exported(self)
 
     def backbone_parameters(self) -> set[int]:
         """The `id()` of every pretrained parameter: they learn at `recipe.backbone_rate` times the rate."""
         return {id(parameter) for stage in self.stages() for module in stage for parameter in module.parameters()}
+
+
+class _Exported(nn.Module):
+    """The same rules as :meth:`Detector.predict`, for one image."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (found,) = self.detector.predict(image_13HW)
+        return found.boxes_xyxy_N4, found.scores_N, found.labels_N
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean over all processes, so that a rank without boxes weighs its background as the others do."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+        values = values / torch.distributed.get_world_size()
+    return values
 
 
 @dataclass(frozen=True)
@@ -218,6 +255,10 @@ _TRANSFORMERS = "train.detectors.transformers_family"
 DETECTORS: dict[str, str] = {
     "fcos_mobilenet_v2": "train.detectors.fcos:fcos_mobilenet_v2",
     "fcos_mobilenet_v2_small_objects": "train.detectors.fcos:fcos_mobilenet_v2_small_objects",
+    "yolox_mobilenet_v2": "train.detectors.yolox:yolox_mobilenet_v2",
+    "yolox_nano": "train.detectors.yolox:yolox_nano",
+    "yolox_tiny": "train.detectors.yolox:yolox_tiny",
+    "yolox_s": "train.detectors.yolox:yolox_s",
     "ssdlite320_mobilenet_v3_large": f"{_TORCHVISION}:ssdlite320_mobilenet_v3_large",
     "ssd300_vgg16": f"{_TORCHVISION}:ssd300_vgg16",
     "fasterrcnn_resnet50_fpn_v2": f"{_TORCHVISION}:fasterrcnn_resnet50_fpn_v2",

@@ -17,19 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import mobilenet_v2
-from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from annotate.coco import Category
-from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
+from train.detectors import dense
+from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe, mean_over_ranks
 from train.fitting import weights as pretrained
 
 #: stride -> (place in `mobilenet_v2().features` after which it is read, channels there)
 _TAPS = {4: (3, 24), 8: (6, 32), 16: (13, 96), 32: (18, 1280)}
 _CENTRE_RADIUS = 1.5
-SCORE_LEAST = 0.02
-NMS_IOU = 0.6
-PER_LEVEL = 1000
-PER_IMAGE = 100
 
 
 class Levels(NamedTuple):
@@ -85,6 +82,7 @@ class Fcos(Detector):
 
     mean: Tensor
     std: Tensor
+    nms_iou = 0.6
     recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5, freeze=2)
 
     def __init__(self, categories: Sequence[Category], image_size: int, strides: Sequence[int] = (8, 16, 32), channels: int = 96) -> None:
@@ -104,7 +102,7 @@ class Fcos(Detector):
         self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1), persistent=False)
 
-    def _levels(self, images: Tensor) -> tuple[Levels, list[tuple[int, int]]]:
+    def _levels(self, images: Tensor) -> Levels:
         x = (images.float() - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
         taps, features = {_TAPS[stride][0] for stride in self.strides}, []
@@ -112,7 +110,7 @@ class Fcos(Detector):
             x = layer(x)
             if place in taps:
                 features.append(x)
-        logits, distances, centres, shapes = [], [], [], []
+        logits, distances, centres = [], [], []
         for level, feature in enumerate(self.pyramid(features)):
             classes = self.class_out(self.class_tower(feature, level))
             boxes = self.box_out(self.box_tower(feature, level)).float()
@@ -120,18 +118,7 @@ class Fcos(Detector):
             flat = boxes.flatten(2).transpose(1, 2)
             distances.append(functional.softplus(flat[..., :4] * self.scales[level]) * self.strides[level])
             centres.append(flat[..., 4])
-            shapes.append((feature.shape[-2], feature.shape[-1]))
-        return Levels(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centres, 1)), shapes
-
-    def _places(self, shapes: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Centres (P, 2) in pixels and strides (P,) of all places, in the order of :class:`Levels`."""
-        points, strides = [], []
-        for (height, width), stride in zip(shapes, self.strides, strict=True):
-            y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride
-            x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride
-            points.append(torch.stack([x.repeat(height), y.repeat_interleave(width)], 1))
-            strides.append(torch.full((height * width,), float(stride), device=device))
-        return torch.cat(points), torch.cat(strides)
+        return Levels(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centres, 1))
 
     def _assign(self, points_P2: Tensor, strides_P: Tensor, boxes_N4: Tensor) -> Tensor:
         """For each place the row of its box, -1 = background: the smallest box whose centre is near and whose size fits."""
@@ -155,8 +142,8 @@ class Fcos(Detector):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Focal loss on classes, GIoU on boxes weighted by centre-ness, cross entropy on centre-ness."""
-        levels, shapes = self._levels(batch.images_B3HW)
-        points, strides = self._places(shapes, levels.logits.device)
+        levels = self._levels(batch.images_B3HW)
+        points, strides = dense.places(*map(int, batch.images_B3HW.shape[-2:]), self.strides, levels.logits.device)
         rows = [self._assign(points, strides, boxes) for boxes in batch.boxes_xyxy]
         wanted = torch.zeros_like(levels.logits)
         targets = []
@@ -170,7 +157,7 @@ class Fcos(Detector):
         sides = torch.cat([points_N2 - target_N4[:, :2], target_N4[:, 2:] - points_N2], 1).clamp(min=1e-3)
         ratio = sides.view(-1, 2, 2)
         centreness = (ratio.amin(1) / ratio.amax(1)).prod(1).sqrt()
-        count = _mean_over_ranks(torch.stack([hit_BP.sum().float(), centreness.sum()])).clamp(min=1.0)
+        count = mean_over_ranks(torch.stack([hit_BP.sum().float(), centreness.sum()])).clamp(min=1.0)
         found_N4 = _boxes(points_N2, levels.distances[hit_BP])
         giou = generalized_box_iou_loss(found_N4, target_N4, reduction="none")
         return {
@@ -182,28 +169,18 @@ class Fcos(Detector):
     @torch.no_grad()
     def predict(self, images_B3HW: Tensor) -> list[RawDetections]:
         """Score = √(class · centre-ness); the best 1,000 places a level, then NMS within each class, then the best 100."""
-        levels, shapes = self._levels(images_B3HW)
-        points, _ = self._places(shapes, levels.logits.device)
-        scores = _scores(levels)
         height, width = images_B3HW.shape[-2:]
-        limit = torch.tensor([width, height, width, height], dtype=torch.float32, device=scores.device)
-        counts = [h * w for h, w in shapes]
-        return [
-            self._decide(torch.split(scores[place], counts), torch.split(_inside(points, levels.distances[place], limit), counts))
-            for place in range(len(images_B3HW))
-        ]
+        counts = [(height // stride) * (width // stride) for stride in self.strides]
+        found = zip(*self.places(images_B3HW), strict=True)
+        levels = (zip(scores.split(counts), boxes.split(counts), strict=True) for boxes, scores in found)
+        return [dense.suppressed([dense.best_places(*level) for level in each], self.nms_iou) for each in levels]
 
-    def _decide(self, scores_of_level: Sequence[Tensor], boxes_of_level: Sequence[Tensor]) -> RawDetections:
-        boxes, scores, labels = [], [], []
-        for score_PC, box_P4 in zip(scores_of_level, boxes_of_level, strict=True):
-            best, flat = score_PC.flatten().topk(min(PER_LEVEL, score_PC.numel()))
-            flat = flat[best > SCORE_LEAST]
-            scores.append(best[best > SCORE_LEAST])
-            boxes.append(box_P4[flat // len(self.categories)])
-            labels.append(flat % len(self.categories))
-        box, score, label = torch.cat(boxes), torch.cat(scores), torch.cat(labels)
-        keep = batched_nms(box, score, label, NMS_IOU)[:PER_IMAGE]
-        return RawDetections(box[keep], score[keep], label[keep])
+    def places(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes xyxy (B, P, 4) inside the input and scores (B, P, C) of all places."""
+        levels = self._levels(images_B3HW)
+        height, width = map(int, images_B3HW.shape[-2:])
+        points, _ = dense.places(height, width, self.strides, levels.logits.device)
+        return dense.inside(_boxes(points, levels.distances), height, width), _scores(levels)
 
     def head_rows(self) -> Mapping[str, HeadRows]:
         rows = HeadRows(np.arange(len(self.categories), dtype=np.int64)[:, None])
@@ -213,21 +190,6 @@ class Fcos(Detector):
         layers = list(self.features)
         return [layers[:2], layers[2:4], layers[4:7], layers[7:14], layers[14:]]
 
-    def export_wrapper(self) -> nn.Module:
-        return _Exported(self)
-
-
-class _Exported(nn.Module):
-    """One image in, boxes out, without NMS-free surprises: the same rules as :meth:`Fcos.predict`."""
-
-    def __init__(self, detector: Fcos) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.detector.predict(image_13HW)[0]
-        return found.boxes_xyxy_N4, found.scores_N, found.labels_N
-
 
 def _scores(levels: Levels) -> Tensor:
     return (levels.logits.sigmoid() * levels.centres.sigmoid()[..., None]).sqrt()
@@ -235,19 +197,6 @@ def _scores(levels: Levels) -> Tensor:
 
 def _boxes(points_N2: Tensor, distances_N4: Tensor) -> Tensor:
     return torch.cat([points_N2 - distances_N4[..., :2], points_N2 + distances_N4[..., 2:]], -1)
-
-
-def _inside(points_P2: Tensor, distances_P4: Tensor, limit_4: Tensor) -> Tensor:
-    return _boxes(points_P2, distances_P4).clamp(min=0).minimum(limit_4)
-
-
-def _mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean over all processes, so that a rank without boxes weighs its background as the others do."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        values = values.clone()
-        torch.distributed.all_reduce(values)
-        values = values / torch.distributed.get_world_size()
-    return values
 
 
 def _build(categories: tuple[Category, ...], image_size: int, weights: str, strides: tuple[int, ...]) -> Fcos:

@@ -22,8 +22,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import ps_roi_align
 
-from train.detectors.detector import HeadRows, Recipe
-from train.detectors.torchvision_family import PER_IMAGE, SCORE_LEAST, Family, TorchvisionDetector
+from train.detectors.detector import PER_IMAGE, SCORE_LEAST, HeadRows, Recipe
+from train.detectors.torchvision_family import Family, TorchvisionDetector
 
 GRID = 7
 STRIDE = 16

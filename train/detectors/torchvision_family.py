@@ -24,11 +24,8 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from annotate.coco import Category
-from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
+from train.detectors.detector import PER_IMAGE, SCORE_LEAST, Batch, Detector, HeadRows, RawDetections, Recipe
 from train.fitting import weights as pretrained
-
-SCORE_LEAST = 0.02
-PER_IMAGE = 100
 
 
 class _AsIs(GeneralizedRCNNTransform):  # type: ignore[misc]
@@ -62,7 +59,7 @@ class TorchvisionDetector(Detector):
         super().train(mode)
         if self._norms_still:
             for module in cast("nn.Module", self.model.backbone).modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm is one too, and no BatchNorm2d
                     module.eval()
         return self
 
@@ -119,19 +116,6 @@ class TorchvisionDetector(Detector):
         cuts = np.linspace(0, len(layers), min(5, len(layers)) + 1).round().astype(int).tolist()
         return [layers[low:high] for low, high in pairwise(cuts)]
 
-    def export_wrapper(self) -> nn.Module:
-        return _Exported(self)
-
-
-class _Exported(nn.Module):
-    def __init__(self, detector: TorchvisionDetector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = self.detector.predict(image_13HW)[0]
-        return found.boxes_xyxy_N4, found.scores_N, found.labels_N
-
 
 def _to_float32(_module: nn.Module, _given: Any, answer: Any) -> Any:
     """A head's answer in float32, so that losses are not computed in bf16 under autocast."""
@@ -179,6 +163,8 @@ class Family:
             self._load_best(detector)
         elif weights != "none":
             detector.weights_origin = pretrained.load_file(detector, weights)
+            if not self.square:
+                detector.hold_norms()
         return detector
 
     def _load_best(self, detector: TorchvisionDetector) -> None:

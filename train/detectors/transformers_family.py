@@ -7,9 +7,11 @@ own, with its weights (Hungarian matching: Carion et al., ECCV 2020).
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,19 +122,6 @@ class TransformersDetector(Detector):
     def backbone_parameters(self) -> set[int]:
         return {id(parameter) for parameter in self.model.model.backbone.parameters()}
 
-    def export_wrapper(self) -> nn.Module:
-        return _Export(self)
-
-
-class _Export(nn.Module):
-    def __init__(self, detector: TransformersDetector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image_13HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (found,) = self.detector.predict(image_13HW)
-        return found.boxes_xyxy_N4, found.scores_N, found.labels_N
-
 
 def _best(logits_BQC: Tensor, boxes_BQ4: Tensor, num_classes: int, most: int = 100) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes xyxy relative (B, K, 4), scores (B, K), labels (B, K) of the K best pairs of query and class."""
@@ -150,9 +139,12 @@ def _build(family: Family, categories: tuple[Category, ...], weights: str) -> tu
     heads = {"id2label": names, "label2id": {name: place for place, name in names.items()}, "num_labels": len(names)}
     model_class = getattr(transformers, f"{family.prefix}ForObjectDetection")
     place, local = _place(family, weights)
+    if place and weights != "auto":
+        _check_kind(Path(place), family, model_class)
     if place:
         try:
-            model = model_class.from_pretrained(place, ignore_mismatched_sizes=True, local_files_only=local, **heads)
+            with _quiet(transformers):
+                model = model_class.from_pretrained(place, ignore_mismatched_sizes=True, local_files_only=local, **heads)
         except (OSError, ValueError) as error:
             if weights not in {"auto", "none"}:
                 raise UsageError(f"{weights} holds no {family.prefix} that transformers can load: {str(error).splitlines()[0]}") from error
@@ -173,6 +165,31 @@ def _place(family: Family, weights: str) -> tuple[str, bool]:
             raise UsageError(f"--weights {weights}: give a folder as transformers writes it (config.json, model.safetensors)")
         return str(folder), True
     return family.repository, bool(os.environ.get("BOXWRIGHT_OFFLINE") or os.environ.get("HF_HUB_OFFLINE")) or not _hub_answers()
+
+
+def _check_kind(folder: Path, family: Family, model_class: Any) -> None:
+    """The library only warns about weights of another architecture, and begins with random ones.
+
+    Raises:
+        UsageError: the folder holds another family.
+    """
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{folder / 'config.json'} is no config of transformers: {error}") from error
+    if kind != model_class.config_class.model_type:
+        raise UsageError(f"the weights in {folder} are of another architecture: {kind}, not {family.prefix}; choose its --detector")
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the library's table of all tensors that are new; the heads are meant to be."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def _hub_answers(timeout_s: float = 4.0) -> bool:

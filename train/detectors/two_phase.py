@@ -19,7 +19,7 @@ from torchvision.ops import roi_align
 
 from annotate.coco import Category
 from collect.errors import UsageError
-from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
+from train.detectors.detector import SCORE_LEAST, Batch, Detector, HeadRows, RawDetections, Recipe
 from train.detectors.face import FaceDetector, find_folder
 from train.fitting import weights as pretrained
 
@@ -30,7 +30,6 @@ MARGIN = 0.1
 #: How far a training crop strays from the labelled box, as a share of its sides: the face detector is no better.
 JITTER = 0.08
 FACE_LEAST = 0.3
-SCORE_LEAST = 0.02
 _CROPS_AT_ONCE = 64
 
 

@@ -83,9 +83,10 @@ class Training:
     ) -> None:
         self.config, self.release, self.detector, self.ranks = config, release, detector, ranks
         self.run_path, self.validate = run_path, validate
+        self.average = Average(detector, config.ema_decay)
+        ranks.joint_norms(detector)
         self.frozen: Frozen = freeze(detector, config.freeze)
         self.optimiser = recipe.optimiser(detector, config)
-        self.average = Average(detector, config.ema_decay)
         model = ranks.wrap(detector)
         self.model: nn.Module = cast("nn.Module", torch.compile(model)) if config.compile else model
         self.state = State()
@@ -97,6 +98,7 @@ class Training:
         self.images = loader.SplitImages(split, release.images, cache, recipe.augmentation(config), config.seed)
         self.steps_per_epoch = len(self.plan.batches(0))
         self.bf16 = config.precision == "bf16"
+        self.agreed = 0.0
         self._watched: tuple[Tensor, tuple[str, ...]] | None = None
         self._interrupted = False
 
@@ -120,9 +122,8 @@ class Training:
             "random": checkpoint.random_state(),
         }
 
-    @property
     def done(self) -> float:
-        """How much of the training is done, 0 to 1: by steps, or by the time budget if that is further."""
+        """How much of the training is done, 0 to 1: by steps, or by this process's time budget if that is further."""
         by_steps = (self.state.epoch * self.steps_per_epoch + self.state.position) / (self.config.epochs * self.steps_per_epoch)
         spent = self.state.cpu_s if self.config.budget_clock == "cpu" else self.state.wall_s
         by_time = spent / self.config.time_budget_s if self.config.time_budget_s else 0.0
@@ -140,6 +141,7 @@ class Training:
         batches = loader.batches(self.images, keys, self.config.workers, pin=self.ranks.device.type == "cuda")
         saved_at = begun_at = time.monotonic()
         cpu_at = time.process_time()
+        (self.agreed,) = self.ranks.agree(self.done())
         with self._interrupts():
             while not state.finished:
                 batch = next(batches)
@@ -149,15 +151,26 @@ class Training:
                 now, cpu_now = time.monotonic(), time.process_time()
                 state.wall_s, state.cpu_s = state.wall_s + now - begun_at, state.cpu_s + cpu_now - cpu_at
                 self._add({"wait_s": waited_s, "step_s": now - begun_at})
-                (done,) = self.ranks.agree(self.done)
-                progress.step(state, self.steps_per_epoch, done)
-                if state.position == self.steps_per_epoch or done >= 1:
-                    self._end_epoch(done, progress)
-                elif now - saved_at > self.config.checkpoint_s and self._between_updates():
+                self.agreed, save, stop = self._agreed(now - saved_at)
+                progress.step(state, self.steps_per_epoch, self.agreed)
+                if state.position == self.steps_per_epoch or self.agreed >= 1:
+                    self._end_epoch(self.agreed, progress)
+                elif save and not stop and self._between_updates():
                     self._save()
                     saved_at = now
-                self._stop_if_asked()
+                if stop and self._between_updates() and not state.finished:
+                    self._save()
+                    raise KeyboardInterrupt
                 begun_at, cpu_at = time.monotonic(), time.process_time()
+
+    def _agreed(self, since_saved_s: float) -> tuple[float, bool, bool]:
+        """What all processes do next: how much is done, whether to save, whether to stop.
+
+        Each has its own clock: rates by different clocks would part their weights, and who alone saves waits for ever.
+        """
+        asks = self.done() if self.ranks.first else 0.0, since_saved_s > self.config.checkpoint_s, self._interrupted
+        done, save, stop = self.ranks.most(*map(float, asks))
+        return done, bool(save), bool(stop)
 
     def step(self, batch: Batch) -> None:
         """One batch: losses, gradients, and an update when enough of them are gathered."""
@@ -169,7 +182,7 @@ class Training:
             if self.ranks.world == 1:
                 return
             batch = _blank(self.config.crop_px)  # the other processes wait for this one's gradients
-        rate = recipe.rate(self.done, state.step, self.config)
+        rate = recipe.rate(self.agreed, state.step, self.config)
         self.model.train()
         self.frozen.hold()
         device = self.ranks.device
@@ -285,7 +298,7 @@ class Training:
             checkpoint.save(checkpoint.path_of(self.run_path, checkpoint.LAST), self.document())
             if not self.validate:
                 self._save_best()
-        self.ranks.wait()
+        self.ranks.most(0.0)
 
     def _save_best(self) -> None:
         if self.ranks.first:
@@ -310,11 +323,6 @@ class Training:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def _stop_if_asked(self) -> None:
-        if self.ranks.any(self._interrupted) and self._between_updates() and not self.state.finished:
-            self._save()
-            raise KeyboardInterrupt
 
 
 def _blank(side_px: int) -> Batch:
@@ -350,6 +358,7 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
         UsageError: the weights or the image size do not fit the detector.
     """
     torch.manual_seed(config.seed)
+    torch.backends.cudnn.benchmark = True  # few sizes come again and again, so trying out its algorithms pays
     detector = open_detector(config.detector, config.categories, config.image_size, "none" if how.resume else config.weights)
     if how.prepare and not how.resume:
         detector.weights_origin = how.prepare(detector)

@@ -6,6 +6,7 @@ import torch
 
 from collect.errors import TrainingError
 from train.detectors.detector import Batch, Detector
+from train.fitting import checkpoint
 from train.fitting.config import TrainConfig
 
 _BOXES = 100
@@ -30,8 +31,10 @@ def worst_case(batch_size: int, side_px: int, categories: int) -> Batch:
 
 def fits(detector: Detector, config: TrainConfig, device: torch.device, batch_size: int, side_px: int) -> bool:
     """Whether one step on the worst case fits, with room for the optimiser's two moments. Leaves no gradients behind."""
-    random = torch.get_rng_state()
+    random = checkpoint.random_state()
     buffers = {name: value.clone() for name, value in detector.named_buffers()}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     try:
         detector.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -47,12 +50,11 @@ def fits(detector: Detector, config: TrainConfig, device: torch.device, batch_si
         return False
     finally:
         detector.zero_grad(set_to_none=True)
-        torch.set_rng_state(random)
+        checkpoint.restore_random_state(random)
         for name, value in detector.named_buffers():
             value.copy_(buffers[name])
         if device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
     return True
 
 

@@ -229,14 +229,16 @@ def _download(url: str, path: Path, expected: str) -> None:
 def load_file(module: nn.Module, path: str) -> str:
     """Load the weights that `--weights` names; returns their origin in words.
 
-    Heads for other categories are left as they are (their shapes differ); a warm start by category name is
-    `train.fitting.warm_start`'s.
+    A file of the bare network, as torchvision's hub has it, fits the part that a detector of ours calls `model`. Heads for
+    other categories are left as they are (their shapes differ); a warm start by category name is `train.loop.warm_start`'s.
 
     Raises:
         NotFoundError, CorruptError, UsageError: not there, not weights, or of another architecture.
     """
     file = Path(path).expanduser()
     state = read_state(file)
+    if not state.keys() & module.state_dict().keys():
+        state = {f"model.{name}": value for name, value in state.items()}
     left = load_matching(module, state, origin=str(file))
     logger.info("%s: %d tensors were left as they were: %s", file, len(left), ", ".join(left[:5]))
     return f"{file.name} (sha256 {sha256_file(file)[:8]}; {len(left)} tensors new)"

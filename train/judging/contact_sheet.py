@@ -81,13 +81,17 @@ def _picture(evaluation: Evaluation, entry: dict[str, Any], folder: Path, thresh
     hits = matches.hits_TN()[0]
     boxes = evaluation.found.boxes_xywh_D4[matches.rows_N] * scale
     size = max(9.0, (0.034 if len(mine) <= _CROWDED else 0.024) * max(width, height))
-    for place in mine[np.argsort(matches.scores_N[mine], kind="stable")].tolist():
-        kind = "right" if hits[place] else "wrong"
-        box = boxes[place].tolist()
-        parts.append(_rectangle(box, kind))
-        if kind == "wrong" or len(mine) <= _CROWDED:
-            text = f"{truth.names_K[matches.category_N[place]]} {matches.scores_N[place]:.2f}"
-            parts.append(_label(box, text, kind, size, (width, height)))
+    order = mine[np.lexsort((-matches.scores_N[mine], hits[mine]))].tolist()  # the wrong ones first, so that these keep their labels
+    parts += [_rectangle(boxes[place].tolist(), "right" if hits[place] else "wrong") for place in order]
+    taken: list[tuple[float, float, float, float]] = []
+    for place in [place for place in order if len(mine) <= _CROWDED or not hits[place]]:
+        text = f"{truth.names_K[matches.category_N[place]]} {matches.scores_N[place]:.2f}"
+        left, base = _label_place(boxes[place].tolist(), text, size, (width, height))
+        room = left, base - size, left + 0.62 * size * len(text), base
+        if not any(room[0] < x2 and x1 < room[2] and room[1] < y2 and y1 < room[3] for x1, y1, x2, y2 in taken):
+            taken.append(room)
+            kind = "right" if hits[place] else "wrong"
+            parts.append(f'<text class="{kind}" x="{left:.1f}" y="{base:.1f}" font-size="{size:.1f}">{escape(text)}</text>')
     title = escape(f"{entry['file_name']}: {words}")
     svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
     # Numbers and escaped texts only.
@@ -109,12 +113,11 @@ def thumbnail(path: Path, side_px: int) -> tuple[str, tuple[int, int]]:
     return base64.b64encode(buffer.getvalue()).decode(), upright.size
 
 
-def _label(box_xywh: Sequence[float], text: str, kind: str, size_px: float, picture_wh: tuple[int, int]) -> str:
-    """A label above the box, or inside where there is no room above."""
+def _label_place(box_xywh: Sequence[float], text: str, size_px: float, picture_wh: tuple[int, int]) -> tuple[float, float]:
+    """Left end and base line of a label: above the box, or inside where there is no room above."""
     x, y, *_ = box_xywh
     base = y - 0.3 * size_px if y > 1.3 * size_px else min(y + size_px, picture_wh[1] - 2)
-    left = max(2.0, min(x, picture_wh[0] - 0.68 * size_px * len(text)))
-    return f'<text class="{kind}" x="{left:.1f}" y="{base:.1f}" font-size="{size_px:.1f}">{escape(text)}</text>'
+    return max(2.0, min(x, picture_wh[0] - 0.68 * size_px * len(text))), base
 
 
 def _rectangle(box_xywh: Sequence[float], kind: str) -> str:

@@ -52,6 +52,7 @@ def of_run(run_path: Path, split: str, device: str = "auto") -> Latency:
 
 def measure(run_path: Path, split: str, device: str) -> Latency:
     """Measure in this process: whoever wants the memory of the detector alone calls :func:`of_run`."""
+    from train.serving.machine import peak_mb
     from train.serving.predictor import Predictor
 
     images = _images(run_path, split)
@@ -65,7 +66,7 @@ def measure(run_path: Path, split: str, device: str) -> Latency:
         timings_ms.append(1000 * (time.perf_counter() - started))
     kept = timings_ms[WARM_UP:]
     low, high = np.quantile(kept, [0.25, 0.75])
-    return Latency(median(kept), float(low), float(high), len(kept), _memory_mb(predictor.device))
+    return Latency(median(kept), float(low), float(high), len(kept), peak_mb(predictor.device))
 
 
 def _images(run_path: Path, split: str) -> list[Any]:
@@ -84,20 +85,6 @@ def _images(run_path: Path, split: str) -> list[Any]:
     if not images:
         raise BoxwrightError(f"no image of {split} can be read, so nothing can be timed")
     return images
-
-
-def _memory_mb(device: Any) -> float:
-    import resource
-
-    import torch
-
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device) / 2**20)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # ru_maxrss would be at least the parent's size at the moment of the fork.
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
 """A run's detector as ONNX, handed out only when onnxruntime finds the same boxes on real images.
 
-Each family needs its own exporter (facts in LOG.md): `Detector.exporter` is tried first, the other one after it.
+Each family needs its own exporter (table in docs/train.md): `Detector.exporter` is tried first, the other one after it.
+Dense detectors have a second form that stops before suppression. OpenCV's DNN module reads that one: of what suppression
+needs (TopK, NonMaxSuppression, shapes that depend on values) its importer knows too little.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from annotate.boxes import iou_matrix, xywh_from_xyxy
 from collect.errors import MissingServiceError, RefusedError
@@ -26,9 +29,13 @@ from train.detectors.detector import Detector
 logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
+Answer = Sequence[NDArray[Any]]
+#: Runs a model on one input and gives what it answers.
+Runner = Callable[[Floats], Answer]
 #: Boxes that agree this well are the same; scores may differ by so much.
 SAME_IOU, SAME_SCORE = 0.99, 1e-3
 SCORE_LEAST = 0.05
+_OUTPUTS = ("boxes", "scores", "labels")
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,18 @@ class Exported:
     opencv: str
 
 
+class _Places(nn.Module):
+    """The form without suppression: boxes xyxy (P, 4) and scores (P, C) of all places of one image."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image_13HW: Tensor) -> tuple[Tensor, Tensor]:
+        boxes, scores = self.detector.places(image_13HW)
+        return boxes[0], scores[0]
+
+
 def letterboxed(image_HW3: NDArray[np.uint8], side_px: int) -> Floats:
     """The model's input (1, 3, S, S), RGB in 0..255: the image at its longest side, padded right and below."""
     height, width = image_HW3.shape[:2]
@@ -54,32 +73,36 @@ def letterboxed(image_HW3: NDArray[np.uint8], side_px: int) -> Floats:
     return np.ascontiguousarray(canvas.transpose(2, 0, 1)[None])
 
 
-def export(detector: Detector, path: Path, images: Sequence[NDArray[np.uint8]]) -> Exported:
+def export(detector: Detector, path: Path, images: Sequence[NDArray[np.uint8]], *, suppressed: bool = True) -> Exported:
     """Write `path` and hold it against torch on `images` (uint8 RGB, any size).
 
-    Input `image`: float32 (1, 3, S, S). Outputs `boxes` xyxy (N, 4) in pixels of the input, `scores` (N,), `labels` (N,).
+    Input `image`: float32 (1, 3, S, S). Outputs `boxes` xyxy (N, 4) in pixels of the input, `scores` (N,), `labels` (N,);
+    with `suppressed=False` `boxes` (P, 4) and `scores` (P, C) of all places, for a reader that suppresses by itself.
 
     Raises:
         MissingServiceError: onnx or onnxruntime is not installed.
-        RefusedError: no exporter writes a file that finds the same boxes; nothing is left behind.
+        RefusedError: no exporter writes a file that finds the same boxes, or there is none to find; nothing is left behind.
+        UsageError: a form without suppression is asked of a detector that is not dense.
     """
     _needed()
-    wrapper = detector.export_wrapper().cpu().eval()
+    wrapper = (detector.export_wrapper() if suppressed else _Places(detector)).cpu().eval()
     inputs = [letterboxed(image, detector.image_size) for image in images]
     expected = [_torch_answer(wrapper, one) for one in inputs]
+    boxes = sum(int((answer[1] >= SCORE_LEAST).sum()) for answer in expected)
+    if not boxes:
+        raise RefusedError(f"on these {len(images)} images the detector finds no box at all, so nothing can be compared; train it longer")
     reasons = []
     for exporter in dict.fromkeys((detector.exporter, "legacy", "dynamo")):
         try:
-            _write(wrapper, inputs[0], path, exporter)
-            worst_iou, worst_score = _compared(path, inputs, expected)
+            _write(wrapper, inputs[0], path, exporter, _OUTPUTS[: len(expected[0])])
+            worst_iou, worst_score = _compared(_with_onnxruntime(path), inputs, expected)
         except _Mismatch as error:
             reasons.append(f"{exporter}: {error}")
         except Exception as error:  # exporters raise whatever their tracing meets
             logger.info("exporter %s", exporter, exc_info=True)
             reasons.append(f"{exporter}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
         else:
-            boxes = sum(int((scores >= SCORE_LEAST).sum()) for _, scores, _ in expected)
-            return Exported(path, exporter, len(images), boxes, worst_score, worst_iou, _opencv(path, inputs[0]))
+            return Exported(path, exporter, len(images), boxes, worst_score, worst_iou, _opencv(path, inputs, expected))
         path.unlink(missing_ok=True)
     raise RefusedError("no ONNX file was written, since none does what the detector does – " + "; ".join(reasons))
 
@@ -96,8 +119,8 @@ def _needed() -> None:
         raise MissingServiceError(f"ONNX export needs {error.name}; `pip install 'boxwright[export]'` brings it") from error
 
 
-def _write(wrapper: torch.nn.Module, example: Floats, path: Path, exporter: str) -> None:
-    names: dict[str, Any] = {"input_names": ["image"], "output_names": ["boxes", "scores", "labels"]}
+def _write(wrapper: nn.Module, example: Floats, path: Path, exporter: str, outputs: Sequence[str]) -> None:
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
     with storage_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.no_grad():
@@ -106,32 +129,55 @@ def _write(wrapper: torch.nn.Module, example: Floats, path: Path, exporter: str)
         if exporter == "dynamo":
             torch.onnx.export(wrapper, (given,), str(path), dynamo=True, external_data=False, **names)
         else:
-            axes = {"boxes": {0: "found"}, "scores": {0: "found"}, "labels": {0: "found"}}
+            axes = {name: {0: "found"} for name in outputs} if len(outputs) == len(_OUTPUTS) else {}
             torch.onnx.export(wrapper, (given,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes, **names)
 
 
-def _torch_answer(wrapper: torch.nn.Module, example: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def _torch_answer(wrapper: nn.Module, example: Floats) -> Answer:
     with torch.no_grad():
-        boxes, scores, labels = wrapper(torch.from_numpy(example))
-    return boxes.numpy(), scores.numpy(), labels.numpy()
+        return [output.numpy() for output in wrapper(torch.from_numpy(example))]
 
 
-def _compared(path: Path, inputs: list[Floats], expected: list[tuple[Floats, Floats, NDArray[np.int64]]]) -> tuple[float, float]:
-    """The worst overlap and the worst difference of scores over all boxes that count."""
+def _with_onnxruntime(path: Path) -> Runner:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda example: cast("Answer", session.run(None, {"image": example}))
+
+
+def _with_opencv(path: Path, outputs: Sequence[str]) -> Runner:
+    network = cv2.dnn.readNetFromONNX(str(path))
+
+    def run(example: Floats) -> Answer:
+        network.setInput(example)
+        return network.forward(outputs)
+
+    return run
+
+
+def _told(answer: Answer) -> tuple[NDArray[np.float64], Floats, NDArray[np.int64]]:
+    """Boxes xyxy, scores and labels of either form; of places, those worth a look."""
+    boxes, scores, *labels = answer
+    if labels:
+        return boxes.reshape(-1, 4).astype(np.float64), scores.ravel(), labels[0].ravel().astype(np.int64)
+    place, label = np.nonzero(scores >= SCORE_LEAST)
+    return boxes[place].astype(np.float64), scores[place, label], label
+
+
+def _compared(run: Runner, inputs: list[Floats], expected: list[Answer]) -> tuple[float, float]:
+    """The worst overlap and the worst difference of scores over all boxes that count."""
     worst_iou, worst_score = 1.0, 0.0
-    for example, (boxes, scores, labels) in zip(inputs, expected, strict=True):
-        found = session.run(None, {"image": example})
+    for example, answer in zip(inputs, expected, strict=True):
+        boxes, scores, labels = _told(answer)
+        found_boxes, found_scores, found_labels = _told(run(example))
         sure = scores >= SCORE_LEAST + SAME_SCORE
         if not sure.any():
             continue
-        if not len(found[1]):
+        if not len(found_scores):
             raise _Mismatch(f"{int(sure.sum())} boxes are missing")
-        overlap = iou_matrix(xywh_from_xyxy(boxes[sure].astype(np.float64)), xywh_from_xyxy(found[0].astype(np.float64)))
-        distance = np.abs(scores[sure][:, None] - found[1][None, :])
-        same = (labels[sure][:, None] == found[2][None, :]) & (distance <= SAME_SCORE)
+        overlap = iou_matrix(xywh_from_xyxy(boxes[sure]), xywh_from_xyxy(found_boxes))
+        distance = np.abs(scores[sure][:, None] - found_scores[None, :])
+        same = (labels[sure][:, None] == found_labels[None, :]) & (distance <= SAME_SCORE)
         best = np.where(same, overlap, 0.0)
         match = best.argmax(axis=1)
         worst_iou = min(worst_iou, float(best.max(axis=1).min()))
@@ -141,13 +187,13 @@ def _compared(path: Path, inputs: list[Floats], expected: list[tuple[Floats, Flo
     return worst_iou, worst_score
 
 
-def _opencv(path: Path, example: Floats) -> str:
-    """Either "reads it", or why OpenCV's DNN module does not."""
+def _opencv(path: Path, inputs: list[Floats], expected: list[Answer]) -> str:
+    """Whether OpenCV's DNN module reads the file and finds the same boxes, in words."""
     try:
-        network = cv2.dnn.readNetFromONNX(str(path))
-        network.setInput(example)
-        network.forward(network.getUnconnectedOutLayersNames())
+        _compared(_with_opencv(path, _OUTPUTS[: len(expected[0])]), inputs, expected)
     except cv2.error as error:
         why = " ".join(str(error.err).split())
         return f"does not read it ({why[:80]})"
-    return "reads it"
+    except _Mismatch as error:
+        return f"reads it but finds other boxes: {error}"
+    return "reads it and finds the same boxes"

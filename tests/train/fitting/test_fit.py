@@ -16,10 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from boxwright import main
 from collect.errors import CorruptError, NotFoundError, TrainingError, UsageError
 from collect.workspace import Dataset, Workspace
-from train.detectors.detector import Detector
+from train.detectors.detector import Batch, Detector
 from train.fitting import checkpoint, config, weights
+from train.fitting.fit import State
+from train.fitting.progress import Progress
 from train.fitting.run import train_run, what_would_be_done
 from train.serving.predictor import Predictor, load_detector
 
@@ -43,13 +46,22 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def scalars_of(path: Path) -> set[str]:
+    """What TensorBoard itself reads from a run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(path / "tensorboard"))
+    events.Reload()
+    return set(events.Tags()["scalars"])
+
+
 def last(path: Path) -> dict:
     return checkpoint.load(checkpoint.path_of(path, checkpoint.LAST))
 
 
 def test_train_run__writes_a_whole_run(make_release: MakeRelease, workspace: Workspace) -> None:
     make_release()
-    result = train_run(workspace, "shapes", SMALL)
+    result = train_run(workspace, "shapes", {**SMALL, "tensorboard": True})
     path = Path(result["path"])
     assert result["run"] == "v001-fcos_mobilenet_v2-1"
     assert workspace.run_path(result["run"]) == path
@@ -64,6 +76,7 @@ def test_train_run__writes_a_whole_run(make_release: MakeRelease, workspace: Wor
     assert set(metrics["val"]) >= {"AP", "AP50", "AR100"}
     rows = rows_of(path)
     assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "AP", "wait_share", "images_per_s"} <= scalars_of(path)
     found = json.loads((path / "detections-val.json").read_text())
     assert {entry["category_id"] for entry in found} <= {3, 9}
     assert train_run(workspace, "shapes", {**SMALL, "epochs": 1})["run"] == "v001-fcos_mobilenet_v2-2"
@@ -135,7 +148,9 @@ def test_two_processes__also_where_a_rank_has_no_box(make_release: MakeRelease, 
     """Batches of one image, half of the images empty: most steps have a rank without any box. It must end, and soon."""
     make_release(train=8, empty_every=2)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    # A checkpoint at every step, and a budget by each process's own clock: whoever decides alone leaves the other one waiting.
     words = ["shapes", *WORDS[:2], "--batch-size", "1", *WORDS[4:], "--epochs", "2", "--json"]
+    words += ["--checkpoint-every", "0", "--time-budget", "5000"]
     ended = subprocess.run(
         command(workspace, *words, launcher=launcher), env=environment(), capture_output=True, text=True, timeout=400, check=False
     )
@@ -227,6 +242,59 @@ def test_release_without_boxes(make_release: MakeRelease, workspace: Workspace) 
     with pytest.raises(TrainingError, match="no images in its train split"):
         train_run(workspace, "shapes", SMALL)
     assert not (workspace.runs / "shapes").exists()
+
+
+@pytest.mark.parametrize(
+    "words, code, says",
+    [
+        (["--detector", "yolo"], 2, "unknown detector 'yolo'"),
+        (["--weights", "/nowhere.pt"], 3, "there are no weights at /nowhere.pt"),
+        (["--weights", "OTHER"], 2, "are of another architecture"),
+        (["--release", "v009"], 3, "no release 'v009'"),
+        (["--resume", "v001-none-1"], 3, "unknown run"),
+        (["--device", "cuda:7"], 5, "use --device cpu"),
+        (["--augment", "/nowhere.json"], 3, "there is no /nowhere.json"),
+        ([], 10, "no boxes in its train split"),
+    ],
+)
+def test_wrong_words__a_sentence_and_an_exit_code(
+    make_release: MakeRelease,
+    workspace: Workspace,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    says: str,
+) -> None:
+    dataset = make_release()
+    torch.save(torch.nn.Linear(3, 3).state_dict(), tmp_path / "other.pt")
+    if not words:
+        edit_release(dataset, "train", lambda document: document["annotations"].clear())
+    given = [str(tmp_path / "other.pt") if word == "OTHER" else word for word in words]
+    assert main(["train", "shapes", *WORDS, *given, "--epochs", "1", "--root", str(workspace.root)]) == code
+    told = capsys.readouterr().err
+    assert says in told and "Traceback" not in told
+    assert not list(workspace.runs.rglob("last.pt"))
+
+
+def test_progress__a_live_line_says_speed_waiting_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    state = State(epoch=1, position=3, step=13, images=104, sums={"loss": torch.tensor(6.0), "batches": 3.0, "wait_s": 0.5, "step_s": 10.0})
+    progress = Progress(None, live=True)
+    progress.step(state, 10, 0.25)
+    assert "epoch 2, step 3/10, loss 2.000, 2.4 images/s, 5% waiting for data" in capsys.readouterr().err
+
+
+def test_batch__is_pinned_by_torchs_own_loader() -> None:
+    """The loader pins what it knows and what says how; a dataclass that does not is silently left pageable."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    batch = Batch(torch.zeros((1, 3, 8, 8), dtype=torch.uint8), [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)], ("a.jpg",))
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match=r"accelerator|CUDA|NVIDIA|pin"):
+            pin_memory(batch)
+        return
+    pinned = pin_memory(batch)
+    assert pinned.images_B3HW.is_pinned() and pinned.names == ("a.jpg",)
 
 
 def test_class_without_train_images_is_a_warning(
@@ -338,6 +406,8 @@ _STARVED = """
 import resource, sys
 from collect.errors import BoxwrightError
 from collect.workspace import Workspace
+from train.fitting.fit import State
+from train.fitting.progress import Progress
 from train.fitting.run import train_run
 pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (pages + 800 * 2**20,) * 2)

@@ -14,7 +14,7 @@ from annotate.coco import Category
 from collect.errors import MissingServiceError, NotFoundError, RefusedError, UsageError
 from train.detectors.detector import Detections, open_detector
 from train.serving.draw import draw
-from train.serving.onnx_export import export
+from train.serving.onnx_export import export, letterboxed
 from train.serving.pictures import Frame, Unreadable, VideoWriter, frames
 
 CATEGORIES = (Category(1, "cat"), Category(5, "dog"))
@@ -35,11 +35,47 @@ def test_export__finds_the_same_boxes_in_onnxruntime(tmp_path: Path) -> None:
     assert done.worst_score <= 1e-3
 
 
+@pytest.mark.parametrize("name", ["fcos_mobilenet_v2", "yolox_nano"])
+def test_export__without_suppression_is_what_opencv_reads(name: str, tmp_path: Path) -> None:
+    """OpenCV's own suppression on OpenCV's own answer gives the boxes of `predict`."""
+    torch.manual_seed(0)
+    detector = open_detector(name, CATEGORIES, 96, "none").eval()
+    state = detector.state_dict()
+    for key in state:
+        if key == "class_out.bias" or (key.startswith(("head.obj_preds", "head.cls_preds")) and key.endswith("bias")):
+            state[key] += 5.0  # as sure as a trained one, so that there are boxes to compare
+    done = export(detector, tmp_path / "places.onnx", pictures(2), suppressed=False)
+    assert done.boxes > 100
+    assert done.opencv == "reads it and finds the same boxes"
+    network = cv2.dnn.readNetFromONNX(str(done.path))
+    example = letterboxed(pictures(1)[0], 96)
+    network.setInput(example)
+    boxes, scores = network.forward(["boxes", "scores"])
+    place, label = np.nonzero(scores > 0.02)
+    xywh = np.concatenate([boxes[place, :2], boxes[place, 2:] - boxes[place, :2]], 1)
+    kept = cv2.dnn.NMSBoxesBatched(xywh.tolist(), scores[place, label].tolist(), label.tolist(), 0.02, detector.nms_iou)
+    theirs = sorted((float(scores[place[row], label[row]]) for row in kept), reverse=True)[:20]
+    ours = detector.predict(torch.from_numpy(example))[0].scores_N[:20].tolist()
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_export__refuses_what_it_cannot_compare(tmp_path: Path) -> None:
+    detector = open_detector("yolox_nano", CATEGORIES, 96, "none")
+    with pytest.raises(RefusedError, match="finds no box at all"):
+        export(detector, tmp_path / "model.onnx", pictures(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export__without_suppression_of_what_is_not_dense(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no form without suppression"):
+        export(open_detector("fasterrcnn_mobilenet_v2", CATEGORIES, 96, "none"), tmp_path / "x.onnx", pictures(1), suppressed=False)
+
+
 def test_export__of_what_cannot_be_traced_leaves_nothing(tmp_path: Path) -> None:
     class Dice(nn.Module):
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             corner = torch.rand(5, 2) * 40 + image.mean() * 0
-            return torch.cat([corner, corner + 20], 1), torch.rand(5), torch.zeros(5, dtype=torch.int64)
+            return torch.cat([corner, corner + 20], 1), 0.5 + torch.rand(5) / 2, torch.zeros(5, dtype=torch.int64)
 
     detector = open_detector("fcos_mobilenet_v2", CATEGORIES, 96, "none")
     detector.export_wrapper = Dice  # type: ignore[method-assign]
