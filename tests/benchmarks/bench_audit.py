@@ -24,6 +24,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,18 +111,30 @@ def load(data: Path, name: str, most: int) -> tuple[dict, Path]:
     return document, folder
 
 
-def inject(document: dict, share: float, seed: int) -> tuple[dict, dict[str, str], list[tuple[int, list[float]]]]:
-    """The document with errors, the kind of error per box id, and the boxes that were left out as (image, xywh)."""
+@dataclass(frozen=True)
+class Injected:
+    """A document with errors: the kind by box id, the boxes left out as (image, xywh), and the images wrong as a whole."""
+
+    document: dict
+    errors: dict[str, str]
+    left_out: list[tuple[int, list[float]]]
+    whole: frozenset[str]
+
+
+def inject(document: dict, share: float, seed: int, whole_share: float = 0.05) -> Injected:
+    """One box in ten gets one of the four errors; one image in twenty gets the boxes of another (a mix-up of files)."""
     rng = np.random.default_rng(seed)
     kinds = [kind for kind in KINDS if kind != "swapped" or len(document["categories"]) > 1]
-    total = len(document["annotations"])
-    chosen = rng.permutation(total)[: round(share * total)]
-    kind_of = {int(row): kinds[place % len(kinds)] for place, row in enumerate(chosen)}
-    size = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
-    numbers = [c["id"] for c in document["categories"]]
     by_image = defaultdict(list)
     for annotation in document["annotations"]:
-        by_image[annotation["image_id"]].append(annotation["bbox"])
+        by_image[annotation["image_id"]].append(annotation)
+    boxed = [image["id"] for image in document["images"] if by_image[image["id"]]]
+    mixed = [int(number) for number in rng.permutation(boxed)[: max(2, round(whole_share * len(boxed)))]]
+    donor = dict(zip(mixed, [*mixed[1:], mixed[0]], strict=True))
+    chosen = rng.permutation([row for row, a in enumerate(document["annotations"]) if a["image_id"] not in donor])
+    kind_of = {int(row): kinds[place % len(kinds)] for place, row in enumerate(chosen[: round(share * len(chosen))])}
+    size = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    numbers = [c["id"] for c in document["categories"]]
     annotations, errors, left_out = [], {}, []
 
     def put(annotation: dict, kind: str = "") -> None:
@@ -132,24 +145,29 @@ def inject(document: dict, share: float, seed: int) -> tuple[dict, dict[str, str
             errors[f"b{number}"] = kind
 
     for row, annotation in enumerate(document["annotations"]):
-        kind = kind_of.get(row, "")
-        width, height = size[annotation["image_id"]]
+        kind, image = kind_of.get(row, ""), annotation["image_id"]
+        if image in donor:
+            continue
         if kind == "missing":
-            left_out.append((annotation["image_id"], annotation["bbox"]))
+            left_out.append((image, annotation["bbox"]))
         elif kind == "swapped":
             put({**annotation, "category_id": int(rng.choice([n for n in numbers if n != annotation["category_id"]]))}, kind)
         elif kind == "misplaced":
-            put({**annotation, "bbox": moved(rng, annotation["bbox"], (width, height))}, kind)
+            put({**annotation, "bbox": moved(rng, annotation["bbox"])}, kind)
         else:
             put(annotation)
             if kind == "spurious":
-                added = free_box(rng, document, by_image[annotation["image_id"]], (width, height))
+                added = free_box(rng, document, [a["bbox"] for a in by_image[image]], size[image])
                 if added is not None:
                     put({**annotation, "bbox": added, "category_id": int(rng.choice(numbers))}, kind)
-    return {**document, "annotations": annotations}, errors, left_out
+    for image, source in donor.items():
+        scale = np.array(size[image] * 2) / np.array(size[source] * 2)
+        for annotation in by_image[source]:
+            put({**annotation, "image_id": image, "bbox": (np.array(annotation["bbox"]) * scale).tolist()})
+    return Injected({**document, "annotations": annotations}, errors, left_out, frozenset(map(str, mixed)))
 
 
-def moved(rng: np.random.Generator, box: list[float], size_wh: tuple[int, int]) -> list[float]:
+def moved(rng: np.random.Generator, box: list[float]) -> list[float]:
     """The box shifted and scaled so that it overlaps the true one by .3 to .65."""
     while True:
         x, y, w, h = box
