@@ -29,6 +29,7 @@ def test_template__is_valid_and_keeps_the_names() -> None:
         ('name = "cat"', 'nam = "cat"', 'nam = "cat"', "did you mean 'name'"),
         ('sources = ["openverse", "wikimedia"]', "sources = 3", "sources = 3", "must be a list of texts"),
         ('"CC-BY-SA"', '"CCBY??"', "CCBY??", "no SPDX id or family"),
+        ("epochs = 30", "epochs = 30\nepsilon = 0.5", "epsilon = 0.5", "0.005 is half an AP point"),
         ("epochs = 30", "epochs = 30\nepochs = 31", "epochs = 31", "not valid TOML"),
     ],
 )

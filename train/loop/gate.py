@@ -19,6 +19,7 @@ two knows stand apart: they have no Δ.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -77,13 +78,16 @@ class Difference:
         return float(low), float(high)
 
     def chance_of_no_fall(self) -> float:
-        """One-sided p-value of "has not fallen", by the normal approximation with the bootstrap's spread.
+        """One-sided p-value of "has not fallen": Student's t with as many degrees of freedom as boxes, less one.
 
-        (Counting bootstrap values cannot go below 1/R, too coarse once the classes share `alpha`.)
+        (Counting bootstrap values cannot go below 1/R, too coarse once the classes share `alpha`; the normal distribution cries
+        wolf where boxes are few. t is brought to a normal quantile by Wallace 1959, eq. 3.)
         """
         if self.spread == 0:
             return 1.0 if self.value >= 0 else 0.0
-        return NormalDist().cdf(self.value / self.spread)
+        t, freedom = self.value / self.spread, max(self.num_boxes - 1, 1)
+        z = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+        return NormalDist().cdf(math.copysign(z, t))
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,14 @@ def test_many_classes_share_one_alpha():
     assert blocked / 200 <= 0.1
 
 
+@pytest.mark.parametrize(("t", "boxes", "chance"), [(-3.659, 30, 0.0005), (-2.045, 30, 0.025), (-1.96, 100_000, 0.025), (2.045, 30, 0.975)])
+def test_few_boxes_need_a_larger_fall(t, boxes, chance):
+    """Student's own table."""
+    fall = difference(0.0, 0.01, boxes)
+    fall = Difference(0.5, 0.5 + t * fall.spread, fall.samples_R, boxes)
+    assert fall.chance_of_no_fall() == pytest.approx(chance, rel=0.02)
+
+
 @given(st.floats(-0.1, 0.1), st.floats(0.0001, 0.05), st.just(0.0) | st.floats(0.001, 0.02))
 def test_promoted_exactly_when_the_lower_bound_clears_epsilon(value, spread, epsilon):
     verdict = decide(evidence(value, spread), Policy(epsilon=epsilon))
