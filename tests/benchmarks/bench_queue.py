@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_queue.py [--quick] [--seeds 0,1,2,3,4] [--sets facemask-coco,bccd,demo] [--keep FOLDER]
 
 A simulated reviewer draws all boxes of the images it is shown, batch after batch; after each, a detector is trained on all that
-is drawn (`surrogate.py`: frozen MobileNetV2 and a small head, a second a training; two of them) and its COCO mAP at IoU .5
+is drawn (`surrogate.py`: frozen MobileNetV2 and a small head, a second a training) and its COCO mAP at IoU .5
 taken on images that are never in the queue. Ours lets `train.loop.rank` order the waiting images by what the detector of that moment
 sees in them, as `boxwright queue` does; what waits has no boxes, so what they cost is not known beforehand. Both orders begin
 with the same random images and the same initial weights (the seeds are paired). Sets: facemask-coco (half of its images in the
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +36,9 @@ from train.judging.evaluate import evaluate  # noqa: E402
 from train.loop.rank import Glance, Known, Weights, order  # noqa: E402
 
 GOAL = 0.95
-HEADS = 2
+POOL, JUDGED = 300, 150
 #: Shares of all boxes after which a detector is trained.
-SHARES = (0.06, 0.09, 0.12, 0.15, 0.19, 0.24, 0.30, 0.37, 0.45, 0.55, 0.65, 0.8, 1.0)
+SHARES = (0.07, 0.1, 0.14, 0.2, 0.28, 0.38, 0.5, 0.65, 0.8, 1.0)
 #: Student's t at 97.5 % by degrees of freedom.
 STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 11: 2.20, 14: 2.14, 19: 2.09}
 
@@ -79,7 +78,7 @@ def facemask(data: Path, _: Path) -> tuple[Listed, int, float]:
         for a in document["annotations"]:
             of[a["image_id"]].append((names[a["category_id"]], a["bbox"]))
         listed += [(folder / f"{split}2017" / image["file_name"], of[image["id"]]) for image in document["images"]]
-    return listed, 416, 0.5
+    return listed, 320, 1.0
 
 
 def bccd(data: Path, _: Path) -> tuple[Listed, int, float]:
@@ -107,34 +106,30 @@ SETS = {"facemask-coco": facemask, "bccd": bccd, "demo": demo}
 
 
 def load(name: str, data: Path, keep: Path) -> Scene:
+    """At most POOL images in the queue and JUDGED outside of it, drawn once for all seeds."""
     listed, side_px, share = SETS[name](data, keep)
+    order_of = np.random.default_rng(0).permutation(len(listed)).tolist()
+    pool = min(POOL, round(share * len(listed)))
+    listed = [listed[row] for row in order_of[: pool + JUDGED]]
     listed = [(path, [(kind, box) for kind, box in boxes if min(box[2:]) > 4]) for path, boxes in listed]
     names = tuple(sorted({kind for _, boxes in listed for kind, _ in boxes}))
-    kept = keep / f"maps-{name}-{side_px}.pt"
+    kept = keep / f"maps-{name}-{side_px}-{len(listed)}.pt"
     if not kept.is_file():
         maps = look([path for path, _ in listed], side_px)
-        torch.save({"parts": maps.parts, "scale": torch.tensor(maps.scale_I), "looks": torch.tensor(maps.looks_IE)}, kept)
+        torch.save({"seen": maps.seen_ISD, "scale": torch.tensor(maps.scale_I), "looks": torch.tensor(maps.looks_IE)}, kept)
     told = torch.load(kept, weights_only=True)
     boxes = Boxes(
         tuple(np.array([box for _, box in of], dtype=np.float64).reshape(-1, 4) for _, of in listed),
         tuple(np.array([names.index(kind) for kind, _ in of], dtype=np.int64) for _, of in listed),
     )
-    rows = np.random.default_rng(0).permutation(len(listed)).tolist()
-    cut = round(share * len(rows))
-    return Scene(
-        names, Maps(tuple(told["parts"]), told["scale"].numpy(), told["looks"].numpy()), boxes, tuple(rows[:cut]), tuple(rows[cut:][:200])
-    )
+    maps = Maps(told["seen"], told["scale"].numpy(), told["looks"].numpy())
+    return Scene(names, maps, boxes, tuple(range(pool)), tuple(range(pool, len(listed))))
 
 
-def mean_ap50(scene: Scene, truth: dict, heads: list[Head]) -> float:
-    """The mean of the heads' mAP at IoU .5 on the judged images."""
-    numbers = [row + 1 for row in scene.judged]
-    return float(np.mean([evaluate(truth, as_results(detect(head, scene.maps, scene.judged), numbers)).stats[1] for head in heads]))
-
-
-def trained(scene: Scene, rows: Sequence[int], seed: int) -> list[Head]:
-    """Detectors of some images; several, since the luck of one training would drown the order's effect."""
-    return [learn(scene.maps, scene.boxes, rows, len(scene.names), 10 * seed + k) for k in range(HEADS)]
+def mean_ap50(scene: Scene, truth: dict, head: Head) -> float:
+    """mAP at IoU .5 on the judged images."""
+    found = detect(head, scene.maps, scene.judged)
+    return evaluate(truth, as_results(found, [row + 1 for row in scene.judged])).stats[1]
 
 
 def ranked(scene: Scene, head: Head, chosen: list[int], waiting: list[int], weights: Weights) -> list[int]:
@@ -155,29 +150,38 @@ def curve(scene: Scene, truth: dict, seed: int, goal: float, weights: Weights | 
     chosen, waiting = images[:start], images[start:]
     total = scene.boxes.count(images)
     points: list[tuple[int, float]] = []
-    heads: list[Head] = []
+    head: Head | None = None
     for share in (0.0, *SHARES):
-        if heads and weights is not None and waiting:
-            waiting = ranked(scene, heads[0], chosen, waiting, weights)
+        if head is not None and weights is not None and waiting:
+            waiting = ranked(scene, head, chosen, waiting, weights)
         while waiting and (share == 1.0 or scene.boxes.count(chosen) < share * total):
             chosen.append(waiting.pop(0))
-        heads = trained(scene, chosen, seed)
-        points.append((scene.boxes.count(chosen), mean_ap50(scene, truth, heads)))
+        head = learn(scene.maps, scene.boxes, chosen, len(scene.names), seed)
+        points.append((scene.boxes.count(chosen), mean_ap50(scene, truth, head)))
         if len(points) > 1 and min(ap for _, ap in points[-2:]) >= goal:
             break
     return points
 
 
 def boxes_needed(points: list[tuple[int, float]], goal: float) -> float:
-    """Boxes at which the curve, smoothed by the median of three points and by its running maximum, crosses the goal."""
-    values = [float(np.median([ap for _, ap in points[max(0, k - 1) : k + 2]])) for k in range(len(points))]
-    values = np.maximum.accumulate(values)
+    """Boxes at which the rising curve that fits the points best (isotonic regression) reaches the goal; all, where it never does.
+
+    >>> boxes_needed([(100, 0.4), (200, 0.7), (300, 0.5), (400, 0.8)], 0.5)
+    150.0
+    """
+    blocks: list[tuple[float, list[int]]] = []
+    for boxes, value in points:
+        blocks.append((value, [boxes]))
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            (low, after), (high, before) = blocks.pop(), blocks.pop()
+            mean = (high * len(before) + low * len(after)) / (len(before) + len(after))
+            blocks.append((mean, [*before, *after]))
+    counts = [count for _, of in blocks for count in of]
+    values = [value for value, of in blocks for _ in of]
     if values[-1] < goal:
-        return float(points[-1][0])
-    k = int(np.argmax(values >= goal))
-    if k == 0:
-        return float(points[0][0])
-    return float(np.interp(goal, [values[k - 1], values[k]], [points[k - 1][0], points[k][0]]))
+        return float(counts[-1])
+    place = int(np.argmax(np.array(values) >= goal))
+    return float(np.interp(goal, values[max(place - 1, 0) : place + 1], counts[max(place - 1, 0) : place + 1]))
 
 
 def interval(values: list[float]) -> list[float]:
@@ -214,7 +218,8 @@ def main() -> None:
 
 def study(scene: Scene, seeds: list[int], weights: Weights) -> dict:
     truth = scene.truth()
-    full = mean_ap50(scene, truth, [*trained(scene, scene.pool, 900), *trained(scene, scene.pool, 901)])
+    whole = [learn(scene.maps, scene.boxes, scene.pool, len(scene.names), 900 + k) for k in range(3)]
+    full = float(np.mean([mean_ap50(scene, truth, head) for head in whole]))
     pairs = []
     for seed in seeds:
         ours, random = (curve(scene, truth, seed, GOAL * full, chosen) for chosen in (weights, None))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, smooth_l1_loss
 from torchvision.models import mobilenet_v2
 from torchvision.ops import batched_nms
 
@@ -33,21 +33,18 @@ SCORE_LEAST, NMS_IOU, MOST = 0.05, 0.5, 60
 
 @dataclass(frozen=True)
 class Maps:
-    """Of I images on squares: maps of the three strides (float16), scales from their pixels to the square, looks of unit length."""
+    """Of I images on squares of S px: what the head sees at each of the G×G places, scales from pixels to the square, looks.
 
-    parts: tuple[Tensor, Tensor, Tensor]
+    `seen_ISD` (float16) has a row per place, in rows of the grid; `looks_IE` are of unit length.
+    """
+
+    seen_ISD: Tensor
     scale_I: NDArray[np.float64]
     looks_IE: NDArray[np.float64]
 
     @property
     def side(self) -> int:
-        return int(self.parts[0].shape[-1])
-
-    def at(self, image_N: Tensor, y_N: Tensor, x_N: Tensor) -> Tensor:
-        """What the head sees at places of the grid, (N, D): the three maps there, and where in the coarse cells that is."""
-        seen = [part[image_N, :, y_N >> k, x_N >> k].float() for k, part in enumerate(self.parts)]
-        within = torch.stack([y_N & 1, x_N & 1, y_N & 2, x_N & 2], 1).float()
-        return torch.cat([*seen, within], 1)
+        return int(self.seen_ISD.shape[1] ** 0.5)
 
 
 @torch.inference_mode()
@@ -59,8 +56,7 @@ def look(files: Sequence[Path], side_px: int) -> Maps:
     weights.load_by_order(network, found)
     mean, std = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1), torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
     project = torch.randn(64, 1280, generator=torch.Generator().manual_seed(0)) / 8
-    parts: tuple[list[Tensor], ...] = ([], [], [])
-    scales, looks = [], []
+    seen, scales, looks = [], [], []
     for file in files:
         image = decode(file)
         scale = side_px / max(image.shape[:2])
@@ -68,17 +64,18 @@ def look(files: Sequence[Path], side_px: int) -> Maps:
         square = torch.zeros(3, side_px, side_px)
         resized = cv2.resize(np.asarray(image), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         square[:, : size[1], : size[0]] = (torch.from_numpy(resized).permute(2, 0, 1).float() - mean) / std
-        values = square[None]
+        values, parts = square[None], []
         for place, layer in enumerate(network):
             values = layer(values)
             if place in (6, 13):
-                parts[0 if place == 6 else 1].append(values[0].half())
+                parts.append(values)
+        parts.append(torch.einsum("dc,nchw->ndhw", project, values))
+        side = parts[0].shape[-1]
+        seen.append(torch.cat([interpolate(part, (side, side), mode="bilinear") for part in parts], 1)[0].flatten(1).T.half())
         pooled = values[0].mean(dim=(1, 2))
         looks.append((pooled / pooled.norm()).double().numpy())
-        parts[2].append(torch.einsum("dc,chw->dhw", project, values[0]).half())
         scales.append(scale)
-    stacked = tuple(torch.stack(part) for part in parts)
-    return Maps((stacked[0], stacked[1], stacked[2]), np.array(scales), np.array(looks))
+    return Maps(torch.stack(seen), np.array(scales), np.array(looks))
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ class Head(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        width = sum(WIDTHS) + 4
+        width = sum(WIDTHS)
         self.num_classes = num_classes
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
@@ -140,11 +137,11 @@ def places(boxes: Boxes, maps: Maps, rows: Sequence[int], rng: np.random.Generat
     )  # fmt: skip
 
 
-def learn(maps: Maps, boxes: Boxes, rows: Sequence[int], num_classes: int, seed: int, steps: int = 400) -> Head:
+def learn(maps: Maps, boxes: Boxes, rows: Sequence[int], num_classes: int, seed: int, steps: int = 200) -> Head:
     """A head for the boxes of some images."""
     torch.manual_seed(seed)
     place, label, distance, weight = places(boxes, maps, rows, np.random.default_rng(seed))
-    seen = maps.at(place[:, 0], place[:, 1], place[:, 2])
+    seen = maps.seen_ISD[place[:, 0], place[:, 1] * maps.side + place[:, 2]].float()
     head = Head(num_classes)
     head.mean.copy_(seen.mean(0))
     head.spread.copy_(seen.std(0) + 1e-3)
@@ -155,7 +152,7 @@ def learn(maps: Maps, boxes: Boxes, rows: Sequence[int], num_classes: int, seed:
     optimiser = torch.optim.AdamW(head.parameters(), lr=4e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
-        batch = torch.cat([torch.randint(len(label), (512,)), positive[torch.randint(len(positive), (256,))]])
+        batch = torch.cat([torch.randint(len(label), (384,)), positive[torch.randint(len(positive), (192,))]])
         logits, sides = head(seen[batch])
         per_place = binary_cross_entropy_with_logits(logits, targets[batch], reduction="none").sum(1)
         own = label[batch] >= 0
@@ -174,7 +171,7 @@ def detect(head: Head, maps: Maps, rows: Sequence[int]) -> list[tuple[NDArray[np
     centres = torch.stack([x, y, x, y], 1).float() * STRIDE + STRIDE / 2
     result = []
     for row in rows:
-        logits, sides = head(maps.at(torch.full_like(y, row), y, x))
+        logits, sides = head(maps.seen_ISD[row].float())
         scores, labels = logits.sigmoid().max(1)
         kept = (scores > SCORE_LEAST).nonzero()[:, 0]
         reach = sides[kept].clamp(-3, 5).exp() * STRIDE
