@@ -9,6 +9,9 @@ sees in them, as `boxwright queue` does; what waits has no boxes, so what they c
 with the same random images and the same initial weights (the seeds are paired). Sets: facemask-coco (half of its images in the
 queue), bccd (its train part), and scenes of `boxwright demo`.
 
+A weak detector's mAP varies by .02 from training to training, which near 95 % of the full mAP is much: many seeds are needed.
+`bench_queue_classes.py` asks the same where trainings have no luck.
+
 `saved` = 1 − boxes of ours / boxes of random; its interval is Student's over the seeds of a set, and over the sets' means.
 """
 
