@@ -51,13 +51,15 @@ class Finding(StrEnum):
 class Difference:
     """A paired difference, challenger − champion, as shares of 1 (0.01 = one AP point).
 
-    `samples_R` are its R bootstrap values; `num_boxes` the boxes of the test set it rests on.
+    `samples_R` are its R bootstrap values; `num_boxes` the boxes of the test set it rests on, `num_images` the images they lie in
+    (0 = as many as boxes).
     """
 
     champion: float
     challenger: float
     samples_R: Floats
     num_boxes: int
+    num_images: int = 0
 
     @property
     def value(self) -> float:
@@ -78,14 +80,14 @@ class Difference:
         return float(low), float(high)
 
     def chance_of_no_fall(self) -> float:
-        """One-sided p-value of "has not fallen": Student's t with as many degrees of freedom as boxes, less one.
+        """One-sided p-value of "has not fallen": Student's t with as many degrees of freedom as images, less one.
 
         (Counting bootstrap values cannot go below 1/R, too coarse once the classes share `alpha`; the normal distribution cries
-        wolf where boxes are few. t is brought to a normal quantile by Wallace 1959, eq. 3.)
+        wolf where images are few, and a rare class's boxes often lie in few. t is brought to a normal quantile by Wallace 1959, eq. 3.)
         """
         if self.spread == 0:
             return 1.0 if self.value >= 0 else 0.0
-        t, freedom = self.value / self.spread, max(self.num_boxes - 1, 1)
+        t, freedom = self.value / self.spread, max((self.num_images or self.num_boxes) - 1, 1)
         z = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
         return NormalDist().cdf(math.copysign(z, t))
 
