@@ -18,6 +18,8 @@ from collect.files import write_atomic
 from collect.licenses import check_entry
 from collect.workspace import Dataset
 
+MOST_EPSILON = 0.1
+
 
 @dataclass(frozen=True)
 class ObjectClass:
@@ -87,7 +89,10 @@ class SplitPolicy:
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """`[train]`: the default recipe; `boxwright train` overrides each entry. 0 = the detector's own default."""
+    """`[train]`: the default recipe; `boxwright train` overrides each entry. 0 = the detector's own default.
+
+    `epsilon` is the gate's: the loss of AP, as a share of 1, that `boxwright retrain` takes for none.
+    """
 
     detector: str = "fcos_mobilenet_v2"
     epochs: int = 30
@@ -95,7 +100,7 @@ class TrainRecipe:
     image_size: int = 0
     learning_rate: float = 0.0
     seed: int = 0
-    epsilon: float = 0.005
+    epsilon: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -281,6 +286,11 @@ def _check(reader: _Reader, definition: Definition) -> None:
         raise reader.error(
             reader.key_line("split", "train"),
             f"the shares of [split] add up to {total:g}; they must be ≥ 0 and add up to 1",
+        )
+    if not 0 <= definition.train.epsilon <= MOST_EPSILON:
+        raise reader.error(
+            reader.key_line("train", "epsilon"),
+            f"epsilon is {definition.train.epsilon:g}; it is a share of 1 from 0 to {MOST_EPSILON}: 0.005 is half an AP point",
         )
     unknown = set(split.group_by) - {"author", "domain"}
     if unknown:

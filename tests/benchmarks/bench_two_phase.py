@@ -22,6 +22,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from annotate.boxes import iou_matrix  # noqa: E402
 from annotate.coco import Category  # noqa: E402
 from train.data.cache import decode  # noqa: E402
 from train.detectors.two_phase import FEATURES, TwoPhase, two_phase  # noqa: E402
@@ -79,7 +80,9 @@ def on_facemask(data: Path, most: int) -> dict:
             continue
         pixels = torch.from_numpy(np.array(decode(folder / "train2017" / image["file_name"]))).permute(2, 0, 1)[None]
         xywh = torch.tensor([a["bbox"] for a in boxes], dtype=torch.float32)
-        crops = detector.crops(pixels, [torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)])
+        xyxy = [torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)]
+        detector.learn_offset(pixels, xyxy)
+        crops = detector.crops(pixels, xyxy)
         for place, part in enumerate((crops, crops.flip(3))):
             parts[place].append(detector.embed(part))
         labels += [used.index(a["category_id"]) for a in boxes]
@@ -88,17 +91,38 @@ def on_facemask(data: Path, most: int) -> dict:
     fit_final_layers(detector, features, targets, np.ones(len(targets), dtype=bool), epochs=25)
     trained = time.process_time() - started
     images = val["images"][: most // 4]
-    results, predictor = [], Predictor(detector, "cpu")
-    for image in images:
+    kept = {image["id"] for image in images}
+    truth = {**val, "images": images, "annotations": [{**a, "id": k} for k, a in enumerate(val["annotations"], 1) if a["image_id"] in kept]}
+    judged = {}
+    for name, offset in (("boxes as OpenCV's", torch.zeros(4)), ("boxes as the labels'", detector.offset.clone())):
+        detector.offset.copy_(offset)
+        judged[name] = judge(detector, truth, used, folder)
+    return {
+        "train_boxes": len(labels), "val_images": len(images), "offset": detector.offset.tolist(),
+        "pairs": int(detector.offset_seen[0]), **judged,
+        "train_cpu_s": trained, "cpu_s": time.process_time() - started,
+    }  # fmt: skip
+
+
+def judge(detector: TwoPhase, truth: dict, used: list[int], folder: Path) -> dict:
+    """mAP; and of the labelled boxes, the share with a face found there (IoU .5), and with one of the right class."""
+    results, found_there, right, total = [], 0, 0, 0
+    predictor = Predictor(detector, "cpu")
+    for image in truth["images"]:
         found = next(iter(predictor([decode(folder / "val2017" / image["file_name"])])))
         for box, score, label in zip(found.boxes_xywh_N4.tolist(), found.scores_N.tolist(), found.labels_N.tolist(), strict=True):
             results.append({"image_id": image["id"], "category_id": used[label], "bbox": box, "score": score})
-    kept = {image["id"] for image in images}
-    truth = {**val, "images": images, "annotations": [{**a, "id": k} for k, a in enumerate(val["annotations"], 1) if a["image_id"] in kept]}
+        own = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
+        total += len(own)
+        if own and len(found):
+            there = iou_matrix(np.array([a["bbox"] for a in own], dtype=np.float64), found.boxes_xywh_N4) >= 0.5
+            first = there.argmax(1)  # detections come best first
+            found_there += int(there.any(1).sum())
+            right += sum(there[k].any() and used[found.labels_N[first[k]]] == a["category_id"] for k, a in enumerate(own))
     stats = evaluate(truth, results).stats
     return {
-        "train_boxes": len(labels), "val_images": len(images), "AP": stats[0], "AP50": stats[1], "APsmall": stats[3], "APmedium": stats[4],
-        "APlarge": stats[5], "train_cpu_s": trained, "cpu_s": time.process_time() - started,
+        "AP": stats[0], "AP50": stats[1], "APsmall": stats[3], "APmedium": stats[4], "APlarge": stats[5], "boxes": total,
+        "faces_found": found_there / max(total, 1), "of_those_right_class": right / max(found_there, 1),
     }  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from collect.ledger import Ledger
 from collect.records import ImageRecord
 from collect.workspace import Dataset
 
-_SHOWN = 15
+_SHOWN, _SHOWN_WHOLE = 15, 5
+_LIKELY = 0.5
 _LEAST = 0.1
 
 
@@ -67,6 +68,9 @@ class Audit:
     def _tell(self, name: str, suspects: list[dict[str, Any]], console: Console) -> None:
         rows = [(s["kind"], s["image"][:12], float(s["score"]), s["why"]) for s in suspects if s["kind"] != "image"]
         console.table(("kind", "image", "score", "why"), rows[:_SHOWN], title=f"{len(rows)} suspects")
+        whole = [s["image"][:12] for s in suspects if s["kind"] == "image" and s["score"] > _LIKELY]
+        if whole:
+            console.out(f"{len(whole)} images look wrong as a whole, first {', '.join(whole[:_SHOWN_WHOLE])}")
         console.out(f"`boxwright review {name}` shows them first")
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision.models import mobilenet_v2
-from torchvision.ops import roi_align
+from torchvision.ops import box_iou, roi_align
 
+from annotate.boxes import xyxy_from_xywh
 from annotate.coco import Category
 from collect.errors import UsageError
 from train.detectors.detector import SCORE_LEAST, Batch, Detector, HeadRows, RawDetections, Recipe
@@ -30,14 +31,24 @@ MARGIN = 0.1
 #: How far a training crop strays from the labelled box, as a share of its sides: the face detector is no better.
 JITTER = 0.08
 FACE_LEAST = 0.3
+#: Training images whose faces say how the labelled boxes differ from the detector's, and the overlap that makes a pair of them.
+OFFSET_IMAGES = 64
+PAIR_IOU = 0.4
 _CROPS_AT_ONCE = 64
 
 
 class TwoPhase(Detector):
-    """Faces by OpenCV, classes by new layers on frozen MobileNetV2 features."""
+    """Faces by OpenCV, classes by new layers on frozen MobileNetV2 features.
+
+    Attributes:
+        offset: mean of labelled − found box: centre in shares of the found box's sides, logarithms of the sides' ratios, (4,).
+        offset_seen: pairs that mean rests on, and images that were looked at for them, (2,).
+    """
 
     mean: Tensor
     std: Tensor
+    offset: Tensor
+    offset_seen: Tensor
     recipe = Recipe(image_size=640, learning_rate=2e-3, weight_decay=0.01, batch_size=8, backbone_rate=0.0, ema_decay=0.99)
 
     def __init__(self, categories: Sequence[Category], image_size: int, faces: FaceDetector) -> None:
@@ -48,6 +59,9 @@ class TwoPhase(Detector):
         self.output = nn.Linear(128, len(self.categories))
         self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1), persistent=False)
+
+        self.register_buffer("offset", torch.zeros(4))
+        self.register_buffer("offset_seen", torch.zeros(2))
 
     def train(self, mode: bool = True) -> TwoPhase:
         """The frozen part stays in eval mode: its batch norm keeps ImageNet's statistics."""
@@ -73,6 +87,7 @@ class TwoPhase(Detector):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy of the labelled boxes' classes; the boxes stray a little, as the face detector's do."""
+        self.learn_offset(batch.images_B3HW, batch.boxes_xyxy)
         strayed = [boxes + JITTER * torch.randn_like(boxes) * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2) for boxes in batch.boxes_xyxy]
         features = self.embed(self.crops(batch.images_B3HW, [_ordered(boxes) for boxes in strayed]))
         logits, labels = self.logits(features), torch.cat(batch.labels)
@@ -81,18 +96,40 @@ class TwoPhase(Detector):
         return {"class": cross_entropy(logits, labels, label_smoothing=0.05)}
 
     @torch.no_grad()
+    def learn_offset(self, images_B3HW: Tensor, boxes_xyxy: Sequence[Tensor]) -> None:
+        """Look for faces in the first images with boxes, and how the labelled boxes (pixels) differ from those found."""
+        for image, labelled in zip(images_B3HW, boxes_xyxy, strict=True):
+            if self.offset_seen[1] >= OFFSET_IMAGES or not len(labelled):
+                continue
+            found, _ = self._faces(image)
+            self.offset_seen[1] += 1
+            if not len(found):
+                continue
+            overlap, place = box_iou(labelled.float(), found).max(1)
+            paired = overlap > PAIR_IOU
+            away = _away(labelled.float()[paired], found[place[paired]])
+            total = self.offset_seen[0] + len(away)
+            self.offset.copy_((self.offset * self.offset_seen[0] + away.sum(0)) / total.clamp(min=1))
+            self.offset_seen[0] = total
+
+    def _faces(self, image_3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """What phase one finds: xyxy pixels (N, 4) and scores (N,), on the image's device."""
+        xywh, scores = self.faces.detect(np.ascontiguousarray(image_3HW.permute(1, 2, 0).cpu().numpy()), FACE_LEAST)
+        boxes = torch.from_numpy(xyxy_from_xywh(xywh)).float().to(image_3HW.device)
+        return boxes, torch.from_numpy(scores).float().to(image_3HW.device)
+
+    @torch.no_grad()
     def predict(self, images_B3HW: Tensor) -> list[RawDetections]:
         """Faces, each once per class whose score is worth keeping."""
         return [self._predict_one(image) for image in images_B3HW]
 
     def _predict_one(self, image_3HW: Tensor) -> RawDetections:
-        device = image_3HW.device
-        xywh, face_scores = self.faces.detect(np.ascontiguousarray(image_3HW.permute(1, 2, 0).cpu().numpy()), FACE_LEAST)
-        boxes = torch.from_numpy(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)).float().to(device)
+        found, face_scores = self._faces(image_3HW)
+        boxes = _moved(found, self.offset)
         if not len(boxes):
-            return RawDetections(boxes, torch.zeros(0, device=device), torch.zeros(0, dtype=torch.int64, device=device))
+            return RawDetections(boxes, face_scores, torch.zeros(0, dtype=torch.int64, device=image_3HW.device))
         chances = self.logits(self.embed(self.crops(image_3HW[None], [boxes]))).softmax(1)
-        scores = chances * torch.from_numpy(face_scores).float().to(device)[:, None]
+        scores = chances * face_scores[:, None]
         face, label = (scores > SCORE_LEAST).nonzero(as_tuple=True)
         order = scores[face, label].argsort(descending=True)
         return RawDetections(boxes[face[order]], scores[face, label][order], label[order])
@@ -106,6 +143,21 @@ class TwoPhase(Detector):
 
     def export_wrapper(self) -> nn.Module:
         raise UsageError("the two-phase detector is two networks, one of them OpenCV's own; it cannot be exported as one graph")
+
+
+def _away(labelled_N4: Tensor, found_N4: Tensor) -> Tensor:
+    """How labelled boxes differ from found ones, (N, 4) as `TwoPhase.offset` (Girshick 2014, equations 6 to 9)."""
+    sides, found_sides = labelled_N4[:, 2:] - labelled_N4[:, :2], found_N4[:, 2:] - found_N4[:, :2]
+    centres = (labelled_N4[:, :2] + labelled_N4[:, 2:] - found_N4[:, :2] - found_N4[:, 2:]) / 2
+    return torch.cat([centres / found_sides, (sides / found_sides).log()], 1)
+
+
+def _moved(found_N4: Tensor, offset_4: Tensor) -> Tensor:
+    """Found boxes with an offset put right: the inverse of `_away`."""
+    sides = found_N4[:, 2:] - found_N4[:, :2]
+    centres = (found_N4[:, :2] + found_N4[:, 2:]) / 2 + offset_4[:2] * sides
+    half = sides * offset_4[2:].exp() / 2
+    return torch.cat([centres - half, centres + half], 1)
 
 
 def _ordered(boxes_N4: Tensor) -> Tensor:

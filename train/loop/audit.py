@@ -2,13 +2,14 @@
 
 Given predictions for every image by a model that never saw it (:mod:`train.loop.folds`), each box is held against them:
 
-    missing   the model is sure of an object where no box is                  score = its confidence, less where boxes are near
-    spurious  a box where the model sees nothing of any class
-    swapped   the model is sure of another class at the same place
-    misplaced the model sees the class there, but its box lies otherwise
+    missing   an object is seen where no box is                score = its score, less where boxes are near
+    spurious  nothing of any class is seen at a box            1 − the best score there
+    swapped   another class is seen at the same place          by how much surer than of the box's own
+    misplaced its class is seen there, but lies otherwise      by how much the best match falls short of the best one near
 
-Scores are in [0, 1] and calibrated per class first, into the chance that a prediction of that score is confirmed by a box: a
-class that the models find hard has low scores everywhere, and without calibration all its boxes would look spurious.
+Where scores of several classes meet, they are calibrated first, into the chance that a prediction of that score is confirmed by a
+box. At last every suspicion is weighed by how usual such a one is for its kind and class: where the models miss half of a
+class, that nothing is seen at one of its boxes says little.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from annotate.boxes import Floats, iou_matrix
 from annotate.coco import Document
 
 SAME_PLACE_IOU = 0.5
-NEAR_IOU = 0.1
+#: A prediction of a box's class that overlaps it this much may be of the same object.
+NEAR_IOU = 0.25
+#: Predictions that overlap more than this are one object.
+ONE_OBJECT_IOU = 0.3
 LEAST_SCORE = 0.05
 #: The share of boxes that may well be wrong (Northcutt et al. 2021 find 3 to 10 % of labels wrong in well-known sets).
 USUAL = 0.1
@@ -146,7 +150,7 @@ def audit_image(image: str, truth: Labels, seen: Predictions, calibration: Calib
         for row in range(len(truth.ids))
         for suspect in _of_box(image, row, truth, seen, (overlap_ND[row], same_ND[row], sure_D), names)
     ]
-    suspects += _missing(image, seen, sure_D, overlap_ND, names)
+    suspects += _missing(image, seen, overlap_ND, names)
     return suspects
 
 
@@ -156,38 +160,37 @@ def _of_box(
     """A box against the predictions: spurious, swapped and misplaced, each with its own score."""
     overlap_D, same_D, sure_D = table
     box, name = truth.ids[row], names[truth.labels_N[row]]
-    support_D = sure_D * np.clip(overlap_D / SAME_PLACE_IOU, 0, 1)
-    own, other = _best(support_D * same_D), _best(support_D * ~same_D * (overlap_D >= SAME_PLACE_IOU))
-    own_score, other_score = _at(support_D, own), _at(support_D, other)
-    anything = max(own_score, other_score)
-    result = [Suspect(image, box, Suspicion.SPURIOUS, 1 - anything, f"no model that had not seen it finds a {name} there")]
-    if other is not None and other_score > 0:
+    there_D = np.clip(overlap_D / SAME_PLACE_IOU, 0, 1)
+    seen_D = seen.scores_D * there_D
+    result = [
+        Suspect(image, box, Suspicion.SPURIOUS, 1 - _at(seen_D, _best(seen_D)), f"no model that had not seen it finds a {name} there")
+    ]
+    own, other = _best(sure_D * there_D * same_D), _best(sure_D * ~same_D * (overlap_D >= SAME_PLACE_IOU))
+    surer = _at(sure_D, other) - _at(sure_D * there_D, own)
+    if other is not None and surer > 0:
         seen_as = names[seen.labels_D[other]]
-        doubt = other_score * (1 - own_score)
-        result.append(_seen(image, box, Suspicion.SWAPPED, doubt, f"labelled {name}, looks like {seen_as}", seen, other, seen_as))
-    near = _best(sure_D * same_D * (overlap_D >= NEAR_IOU) * np.sqrt(overlap_D))
-    if near is not None and _at(overlap_D, near) > 0:
-        lies = (
-            sure_D[near]
-            * (1 - overlap_D[near])
-            * (1 - _at(sure_D * same_D * (overlap_D > 0.8), _best(sure_D * same_D * (overlap_D > 0.8))))
-        )
+        result.append(_seen(image, box, Suspicion.SWAPPED, surer, f"labelled {name}, looks like {seen_as}", seen, other, seen_as))
+    near, fits = _best(sure_D * same_D * (overlap_D >= NEAR_IOU)), _best(sure_D * same_D * overlap_D)
+    if near is not None:
+        short = _at(sure_D, near) - _at(sure_D * overlap_D, fits)
         why = f"the {name} seen there overlaps the box by only {overlap_D[near]:.0%}"
-        result.append(_seen(image, box, Suspicion.MISPLACED, float(lies), why, seen, near, name))
+        result.append(_seen(image, box, Suspicion.MISPLACED, short, why, seen, near, name))
     return result
 
 
-def _missing(image: str, seen: Predictions, sure_D: Floats, overlap_ND: Floats, names: Sequence[str]) -> list[Suspect]:
-    """Predictions where no box is."""
-    covered = overlap_ND.max(axis=0, initial=0.0) if overlap_ND.size else np.zeros(len(sure_D))
+def _missing(image: str, seen: Predictions, overlap_ND: Floats, names: Sequence[str]) -> list[Suspect]:
+    """Predictions where no box is, each object once."""
+    covered_D = overlap_ND.max(axis=0, initial=0.0) if overlap_ND.size else np.zeros(len(seen.scores_D))
+    score_D = seen.scores_D * (1 - covered_D)
     result, taken = [], np.zeros((0, 4))
-    for row in np.argsort(-sure_D, kind="stable").tolist():
-        if covered[row] >= SAME_PLACE_IOU or (len(taken) and iou_matrix(seen.boxes_D4[row : row + 1], taken).max() > NEAR_IOU * 3):
+    for row in np.argsort(-score_D, kind="stable").tolist():
+        twice = len(taken) and iou_matrix(seen.boxes_D4[row : row + 1], taken).max() > ONE_OBJECT_IOU
+        if twice or covered_D[row] >= SAME_PLACE_IOU:
             continue
         taken = np.concatenate([taken, seen.boxes_D4[row : row + 1]])
-        score = float(sure_D[row] * np.sqrt(1 - covered[row]))
         name = names[seen.labels_D[row]]
-        result.append(_seen(image, "", Suspicion.MISSING, score, f"a {name} is seen where no box is", seen, row, name))
+        why = f"a {name} is seen where no box is"
+        result.append(_seen(image, "", Suspicion.MISSING, float(score_D[row]), why, seen, row, name))
     return result
 
 

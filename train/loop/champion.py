@@ -44,7 +44,9 @@ def crown(dataset: Dataset, run: str, release: str, ap: float | None, *, forced:
     return champion
 
 
-def newest_finished_run(dataset: Dataset) -> Path | None:
-    """The finished run (it has metrics and a checkpoint) that ended last."""
-    finished = [path for path in dataset.runs.glob("*/metrics.json") if any(path.parent.glob("checkpoints/*.pt"))]
+def newest_finished_run(dataset: Dataset, but: str = "") -> Path | None:
+    """The finished run (it has metrics and a checkpoint) that ended last, other than the one named `but`."""
+    finished = [
+        path for path in dataset.runs.glob("*/metrics.json") if path.parent.name != but and any(path.parent.glob("checkpoints/*.pt"))
+    ]
     return max(finished, key=lambda path: path.stat().st_mtime).parent if finished else None

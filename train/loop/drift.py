@@ -59,11 +59,11 @@ def compare(dataset: Dataset, old: Sequence[ImageRecord], new: Sequence[ImageRec
     look = Embedder(dataset.folder / ".cache").look([(r.sha256, dataset.image_path(r.sha256, r.extension)) for r in both])
     sources = [record.source for record in both]
     one_hot = np.array([[name == source for name in sorted(set(sources))] for source in sources], dtype=np.float64)
-    megapixels = np.log2([max(record.width * record.height, 1) for record in both])
+    log2_pixels = np.log2([max(record.width * record.height, 1) for record in both])
     readable = np.isfinite(look.brightness_N)
     values: dict[str, tuple[Floats, NDArray[np.bool_], str]] = {
         "source": (one_hot, is_new, _words_source(old, new)),
-        "size": (megapixels[:, None], is_new, _words_number("pixels", 2**megapixels, is_new)),
+        "size": (log2_pixels[:, None], is_new, _words_number("megapixels", 2**log2_pixels / 1e6, is_new)),
         "brightness": (
             look.brightness_N[readable, None], is_new[readable], _words_number("brightness", look.brightness_N[readable], is_new[readable]),
         ),
@@ -110,7 +110,7 @@ def _words_source(old: Sequence[ImageRecord], new: Sequence[ImageRecord]) -> str
 def _words_number(what: str, values_N: Floats, is_new_N: NDArray[np.bool_]) -> str:
     if not len(values_N) or is_new_N.all() or not is_new_N.any():
         return what
-    return f"median {what} {np.median(values_N[is_new_N]):,.3g}, was {np.median(values_N[~is_new_N]):,.3g}"
+    return f"median {what} {np.median(values_N[is_new_N]):.2g}, was {np.median(values_N[~is_new_N]):.2g}"
 
 
 def weak_slices(release: Release, records: Mapping[str, ImageRecord], results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def gather(
     shared = [name for name in truth.names_K if name in names[0] & names[1]]
     judged = [_evaluation(truth, each, ids, aliases) for each in (champion, challenger)]
     aps = [{row["name"]: row["ap"] for row in evaluation.per_category} for evaluation in judged]
-    counts = _boxes(truth)
+    counts, images = _boxes(truth), _images(truth)
     told = [name for name in shared if counts[name]]
     if not told:
         raise RefusedError(
@@ -62,7 +62,9 @@ def gather(
     samples = [resampled_ap(each.truth, each.found, weights_IS) for each in judged]
     columns = {name: truth.names_K.index(name) for name in told}
     by_class = {name: [_mean(values_STK[:, :, [column]]) for values_STK in samples] for name, column in columns.items()}
-    classes = {name: Difference(aps[0][name], aps[1][name], by_class[name][1] - by_class[name][0], counts[name]) for name in told}
+    classes = {
+        name: Difference(aps[0][name], aps[1][name], by_class[name][1] - by_class[name][0], counts[name], images[name]) for name in told
+    }
     before, after = (_mean(values_STK[:, :, list(columns.values())]) for values_STK in samples)
     overall = Difference(
         float(np.mean([aps[0][name] for name in told])), float(np.mean([aps[1][name] for name in told])), after - before,
@@ -95,6 +97,13 @@ def _boxes(truth: Truth) -> dict[str, int]:
     """How many boxes that count each category has."""
     rows = truth.rows_of_categories(truth.category_ids_A[~truth.iscrowd_A])
     return dict(zip(truth.names_K, np.bincount(rows, minlength=len(truth.names_K)).tolist(), strict=True))
+
+
+def _images(truth: Truth) -> dict[str, int]:
+    """In how many images each category has boxes that count."""
+    kept = ~truth.iscrowd_A
+    pairs = np.unique(np.column_stack([truth.rows_of_categories(truth.category_ids_A[kept]), truth.image_ids_A[kept]]), axis=0)
+    return dict(zip(truth.names_K, np.bincount(pairs[:, 0], minlength=len(truth.names_K)).tolist(), strict=True))
 
 
 def _mean(ap_STK: Floats) -> Floats:

@@ -1,34 +1,40 @@
-"""The gate: a challenger becomes champion only when the test set says that it is not worse.
+"""The gate: a challenger becomes champion only when the test set shows that it is better.
 
-It is a test of non-inferiority on the frozen test set. Both models' detections on the same images are resampled together
-(paired bootstrap over images), which gives ΔAP = AP(challenger) − AP(champion) an interval.
+Both models' detections on the same frozen test images are resampled together (paired bootstrap over images), which gives
+ΔAP = AP(challenger) − AP(champion) an interval. What counts is its lower bound, against −ε (`[train] epsilon`, 0 by default):
 
     better         the lower bound of ΔAP is above 0                         promoted
-    not_worse      the lower bound is above −ε                               promoted
+    not_worse      ε > 0, and the lower bound is above −ε                    promoted
     worse          the upper bound is below 0                                kept out
-    cannot_tell    anything else: the test set is too small for that ε       kept out, with the size it would take
+    class_fell     a class with at least `min_boxes` boxes fell              kept out
+    not_shown      anything else: equal, as far as this test set can tell    kept out, with the size it would take
 
-Bounds are one-sided at `alpha`: a challenger that is truly worse by ε is let in with a chance of `alpha` at most, and two
-equal models are called "better" with that chance at most. Besides, no class with at least `min_boxes` boxes may fall
-significantly; the classes share one `alpha` (Holm's procedure), so that many classes do not block for nothing. Classes
-that only one of the two knows stand apart: they have no Δ.
+Bounds are one-sided at `alpha`. With ε = 0 an equal model is promoted with a chance of `alpha`, and one that is worse with
+less. With ε > 0 that chance belongs to a model that is worse by ε, and equal ones get in more often, the larger the test set:
+that is what it is for, where the new model is wanted for other reasons (labels were corrected, a class was added).
+
+The classes share one `alpha` (Holm's procedure), so that many classes do not block for nothing. Classes that only one of the
+two knows stand apart: they have no Δ.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from annotate.boxes import Floats
 from collect.errors import RefusedError
 
+#: The chance with which the sizes and gains that a verdict names would be shown.
 POWER = 0.8
+#: The gain that the needed size is stated for where none was seen: one AP point.
+WORTHWHILE = 0.01
 
 
 class Finding(StrEnum):
@@ -38,20 +44,22 @@ class Finding(StrEnum):
     NOT_WORSE = "not_worse"
     WORSE = "worse"
     CLASS_FELL = "class_fell"
-    CANNOT_TELL = "cannot_tell"
+    NOT_SHOWN = "not_shown"
 
 
 @dataclass(frozen=True)
 class Difference:
     """A paired difference, challenger − champion, as shares of 1 (0.01 = one AP point).
 
-    `samples_R` are its R bootstrap values; `num_boxes` the boxes of the test set it rests on.
+    `samples_R` are its R bootstrap values; `num_boxes` the boxes of the test set it rests on, `num_images` the images they lie in
+    (0 = as many as boxes).
     """
 
     champion: float
     challenger: float
     samples_R: Floats
     num_boxes: int
+    num_images: int = 0
 
     @property
     def value(self) -> float:
@@ -72,20 +80,23 @@ class Difference:
         return float(low), float(high)
 
     def chance_of_no_fall(self) -> float:
-        """One-sided p-value of "has not fallen", by the normal approximation with the bootstrap's spread.
+        """One-sided p-value of "has not fallen": Student's t with as many degrees of freedom as images, less one.
 
-        (Counting bootstrap values cannot go below 1/R, too coarse once the classes share `alpha`.)
+        (Counting bootstrap values cannot go below 1/R, too coarse once the classes share `alpha`; the normal distribution cries
+        wolf where images are few, and a rare class's boxes often lie in few. t is brought to a normal quantile by Wallace 1959, eq. 3.)
         """
         if self.spread == 0:
             return 1.0 if self.value >= 0 else 0.0
-        return NormalDist().cdf(self.value / self.spread)
+        t, freedom = self.value / self.spread, max((self.num_images or self.num_boxes) - 1, 1)
+        z = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+        return NormalDist().cdf(math.copysign(z, t))
 
 
 @dataclass(frozen=True)
 class Policy:
     """What the gate asks for. `epsilon` as a share of 1: the loss of AP that is taken for none."""
 
-    epsilon: float = 0.005
+    epsilon: float = 0.0
     alpha: float = 0.025
     min_boxes: int = 30
 
@@ -103,7 +114,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's word. `interval` is two-sided at 1 − 2·alpha; `fallen` the classes that fell; `needed` what it would take."""
+    """The gate's word.
+
+    Attributes:
+        interval: of ΔAP, two-sided at 1 − 2·alpha.
+        fallen: the classes that fell.
+        shows_from: the least true gain that this test set would show with a chance of `POWER`.
+        needed_images: the size at which it would show what `reason` names; 0 where the verdict is clear. So `needed_boxes`.
+    """
 
     promoted: bool
     finding: Finding
@@ -111,31 +129,66 @@ class Verdict:
     delta_ap: float
     interval: tuple[float, float]
     fallen: tuple[str, ...] = ()
+    shows_from: float = 0.0
     needed_images: int = 0
     needed_boxes: int = 0
 
 
 def decide(evidence: Evidence, policy: Policy = Policy()) -> Verdict:
     """The verdict on a challenger."""
-    low, high = evidence.overall.bounds(policy.alpha)
+    overall = evidence.overall
+    low, high = overall.bounds(policy.alpha)
     fallen = fallen_classes(evidence.classes, policy)
-    delta = evidence.overall.value
-    shown = f"ΔAP {_points(delta)} [{_points(low)}, {_points(high)}]"
-    if low > -policy.epsilon and not fallen:
-        finding = Finding.BETTER if low > 0 else Finding.NOT_WORSE
-        words = "better" if low > 0 else f"not worse by more than {_points(policy.epsilon, sign=False)}"
-        return Verdict(True, finding, f"promoted: {shown}, {words}", delta, (low, high))
-    if high < 0:
-        return Verdict(False, Finding.WORSE, f"kept out: {shown}, worse", delta, (low, high), fallen)
-    if fallen:
-        return Verdict(False, Finding.CLASS_FELL, f"kept out: {', '.join(fallen)} fell significantly; {shown}", delta, (low, high), fallen)
-    factor = _growth(evidence.overall.spread, policy)
-    images, boxes = (int(np.ceil(count * factor)) for count in (evidence.num_images, evidence.overall.num_boxes))
-    reason = (
-        f"kept out: {shown} does not rule out a loss of {_points(policy.epsilon, sign=False)}; a test set of about {boxes:,} boxes "
-        f"({images:,} images) could tell, it has {evidence.overall.num_boxes:,} ({evidence.num_images:,})"
+    shown = f"ΔAP {_points(overall.value)} [{_points(low)}, {_points(high)}]"
+    finding = _finding(low, high, fallen, policy)
+    words = {
+        Finding.BETTER: f"promoted: {shown}, better",
+        Finding.NOT_WORSE: f"promoted: {shown}, not worse by more than the {_ap(policy.epsilon)} that dataset.toml allows",
+        Finding.WORSE: f"kept out: {shown}, worse",
+        Finding.CLASS_FELL: f"kept out: {', '.join(fallen)} fell significantly; {shown}",
+    }
+    told = Verdict(
+        promoted=finding in {Finding.BETTER, Finding.NOT_WORSE},
+        finding=finding,
+        reason=words.get(finding, ""),
+        delta_ap=overall.value,
+        interval=(low, high),
+        fallen=fallen,
+        shows_from=max(0.0, _reach(policy) * overall.spread - policy.epsilon),
     )
-    return Verdict(False, Finding.CANNOT_TELL, reason, delta, (low, high), (), images, boxes)
+    return _not_shown(told, evidence, policy, shown) if finding == Finding.NOT_SHOWN else told
+
+
+def _finding(low: float, high: float, fallen: tuple[str, ...], policy: Policy) -> Finding:
+    if low > -policy.epsilon and not fallen:
+        return Finding.BETTER if low > 0 else Finding.NOT_WORSE
+    if high < 0:
+        return Finding.WORSE
+    return Finding.CLASS_FELL if fallen else Finding.NOT_SHOWN
+
+
+def _not_shown(told: Verdict, evidence: Evidence, policy: Policy, shown: str) -> Verdict:
+    """The same verdict with what it would take to tell: for the gain that was seen, or for a worthwhile one."""
+    overall = evidence.overall
+    if policy.epsilon:
+        gain, wanted = 0.0, f"to rule out a loss of {_ap(policy.epsilon)}"
+        words = f"a loss of more than {_ap(policy.epsilon)} is not ruled out"
+    else:
+        gain = max(overall.value, WORTHWHILE)
+        wanted = f"to show a gain of {_ap(gain)}"
+        words = f"not shown to be better (equal within {_ap(max(-told.interval[0], told.interval[1]))})"
+    if overall.spread == 0:
+        return replace(told, reason=f"kept out: {shown}, the two find the same")
+    factor = max(1.0, (_reach(policy) * overall.spread / (gain + policy.epsilon)) ** 2)
+    images, boxes = (int(np.ceil(count * factor)) for count in (evidence.num_images, overall.num_boxes))
+    size = f"{wanted} takes about {boxes:,} test boxes ({images:,} images); there are {overall.num_boxes:,} ({evidence.num_images:,})"
+    reach = f"which show gains from {_ap(told.shows_from)}"
+    return replace(told, reason=f"kept out: {shown}, {words}; {size}, {reach}", needed_images=images, needed_boxes=boxes)
+
+
+def _reach(policy: Policy) -> float:
+    """How many standard errors a true difference must be away from −ε to be shown with a chance of `POWER`."""
+    return NormalDist().inv_cdf(1 - policy.alpha) + NormalDist().inv_cdf(POWER)
 
 
 def fallen_classes(classes: Mapping[str, Difference], policy: Policy) -> tuple[str, ...]:
@@ -149,15 +202,13 @@ def fallen_classes(classes: Mapping[str, Difference], policy: Policy) -> tuple[s
     return tuple(fallen)
 
 
-def _growth(spread: float, policy: Policy) -> float:
-    """How many times the test set, for an equal model to pass with a chance of `POWER`."""
-    wanted = policy.epsilon / (NormalDist().inv_cdf(1 - policy.alpha) + NormalDist().inv_cdf(POWER))
-    return max(1.0, (spread / wanted) ** 2)
+def _points(share: float) -> str:
+    """A signed share of 1 in AP points, as people say it."""
+    return f"{100 * share:+.2f}"
 
 
-def _points(share: float, *, sign: bool = True) -> str:
-    """A share of 1 in AP points, as people say it."""
-    return f"{100 * share:+.2f}" if sign else f"{100 * share:.2f} AP"
+def _ap(share: float) -> str:
+    return f"{100 * share:.2f} AP"
 
 
 def check_frozen(
@@ -204,6 +255,7 @@ def document(evidence: Evidence, verdict: Verdict, policy: Policy) -> dict[str, 
         "resamples": int(evidence.overall.samples_R.size),
         "images": evidence.num_images,
         "boxes": evidence.overall.num_boxes,
+        "shows_from": verdict.shows_from,
         "needed_images": verdict.needed_images,
         "needed_boxes": verdict.needed_boxes,
         "fallen": list(verdict.fallen),
@@ -222,8 +274,3 @@ def _class_row(entry: Difference, policy: Policy) -> dict[str, Any]:
         "boxes": entry.num_boxes,
         "judged": entry.num_boxes >= policy.min_boxes,
     }
-
-
-def boxes_by_label(labels_A: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
-    """How many boxes each contiguous label has, shape (C,)."""
-    return np.bincount(labels_A, minlength=num_classes)

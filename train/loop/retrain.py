@@ -25,10 +25,8 @@ from collect.console import Console
 from collect.definition import Definition
 from collect.errors import NotFoundError, RefusedError, TrainingError, UsageError
 from collect.files import exclusive, write_atomic
-from collect.ledger import Ledger
-from collect.records import State
 from collect.workspace import Dataset, Workspace
-from train.data.release import SPLITS, Release, open_release
+from train.data.release import Release, open_release
 from train.detectors.detector import Detector
 from train.fitting import checkpoint, config
 from train.fitting.run import train_run
@@ -36,12 +34,12 @@ from train.judging.inputs import read_detections
 from train.loop import champion as champions
 from train.loop import drift, verdict_page
 from train.loop.champion import Champion
-from train.loop.evidence import Candidate, gather
-from train.loop.gate import Policy, check_frozen, decide, document
+from train.loop.trial import Trial
 from train.loop.warm_start import WarmStart, warm_start
-from train.serving.predictor import Predictor, detect_split, load_detector
+from train.serving.predictor import load_detector
 
 STATE = "retrain.json"
+GATE = "gate.json"
 
 
 @dataclass(frozen=True)
@@ -109,9 +107,8 @@ class _Retrain:
         """Train the challenger, or go on with it; returns its run."""
         if self.progress.run:
             return self.progress.run
-        begun = _run_with_token(self.dataset, self.progress.token)
-        if begun is not None:
-            options = {**self.request.options, "resume": f"{self.dataset.name}/{begun.name}"}
+        if begun := self.own_run():
+            options = {**self.request.options, "resume": f"{self.dataset.name}/{begun}"}
         else:
             options = {**self.request.options, "release": self.progress.release}
         if champion and not self.request.cold and "detector" not in options:
@@ -132,6 +129,15 @@ class _Retrain:
             self.console.say(words)
         return f"{words} (retrain {self.progress.token})"
 
+    def warm_start_told(self) -> dict[str, Any] | None:
+        """What the warm start copied, as it was told when the training began."""
+        return dict(json.loads(self.warm_start_path.read_bytes())) if self.warm_start_path.is_file() else None
+
+    def own_run(self) -> str:
+        """The run that this retrain trains or trained, "" where it has not begun."""
+        begun = None if self.progress.run else _run_with_token(self.dataset, self.progress.token)
+        return self.progress.run or (begun.name if begun else "")
+
     def warm_start(self, detector: Detector, champion: Champion) -> WarmStart:
         return warm_start(detector, load_detector(self.dataset.runs / champion.run), champion.run, self.definition)
 
@@ -147,10 +153,13 @@ def retrain(request: Request, console: Console) -> dict[str, Any]:
     dataset = request.workspace.dataset(request.name)
     with exclusive(dataset.locks / "retrain", f"retrain {request.name}"):
         work = _Retrain(request, console, dataset, definitions.load(dataset), _progress(dataset, request, console))
-        champion = _champion(dataset, console)
-        version = work.release()
-        release = open_release(dataset, version)
-        objection = _objection(work, champion, release)
+        champion = _champion(dataset, console, work.own_run())
+        if champion and champion.run == work.progress.run:  # killed between the crowning and the end
+            work.forget()
+            return dict(json.loads((dataset.runs / champion.run / GATE).read_bytes()))
+        release = open_release(dataset, work.release())
+        trial = Trial(dataset, work.definition, release, champion, str(request.options.get("device", "auto")), request.force)
+        objection = trial.objection(console.say)
         if objection and not request.force:
             work.forget()
             raise RefusedError(objection)
@@ -159,9 +168,10 @@ def retrain(request: Request, console: Console) -> dict[str, Any]:
         except (TrainingError, UsageError):  # it would fail again: the next retrain shall not go on with this one
             work.forget()
             raise
-        result = _first(dataset, release, run) if champion is None else _judged(work, champion, release, run, objection)
-        result["drift"] = _drift(work, champion, release, run)
+        result = trial.judge(run, objection) | {"warm_start": work.warm_start_told(), "drift": _drift(dataset, champion, release, run)}
         _keep(dataset.runs / run, result)
+        if result["champion"] == run:
+            champions.crown(dataset, run, release.version, result["challenger_ap"], forced=result["forced"])
         work.forget()
         return result
 
@@ -179,11 +189,11 @@ def _progress(dataset: Dataset, request: Request, console: Console) -> Progress:
     return Progress(secrets.token_hex(4), asked)
 
 
-def _champion(dataset: Dataset, console: Console) -> Champion | None:
-    """The champion; where there is none yet, the newest finished run is made it, and that is said."""
+def _champion(dataset: Dataset, console: Console, own_run: str) -> Champion | None:
+    """The champion; where there is none yet, the newest finished run (but not this retrain's own) is made it, and that is said."""
     champion = champions.read(dataset)
     if champion is None:
-        path = champions.newest_finished_run(dataset)
+        path = champions.newest_finished_run(dataset, but=own_run)
         if path is None:
             console.say(f"{dataset.name} has no champion and no finished run: what is trained now becomes the first champion")
             return None
@@ -205,110 +215,14 @@ def _run_with_token(dataset: Dataset, token: str) -> Path | None:
     return None
 
 
-def _objection(work: _Retrain, champion: Champion | None, release: Release) -> str:
-    """Why champion and challenger cannot be compared on this test set; "" where they can."""
-    if champion is None:
-        return ""
-    dataset = work.dataset
-    before = open_release(dataset, champion.release)
-    theirs = [category.name for category in config.read(dataset.runs / champion.run).categories]
-    if not any(work.definition.current(name) for name in theirs):
-        return (
-            f"the champion {champion.run} knows {', '.join(theirs)}, and none of that is a class of {dataset.name} now; "
-            "declare renamed classes with `was` in dataset.toml, or begin anew with --force"
-        )
-    missing = sum(before.size_of(split) for split in SPLITS) - sum(release.size_of(split) for split in SPLITS)
-    if missing > 0:
-        work.console.say(f"{release.version} has {missing} images fewer than {champion.release}, which the champion was trained on")
-    with Ledger(dataset.ledger) as ledger:
-        revoked = {record.sha256 for record in ledger.images(State.REVOKED)}
-    seen = {*before.splits["train"].sha256_I, *before.splits["val"].sha256_I}
-    try:
-        check_frozen(before.splits["test"].sha256_I, release.splits["test"].sha256_I, seen, revoked)
-    except RefusedError as error:
-        return str(error)
-    return ""
-
-
-def _first(dataset: Dataset, release: Release, run: str) -> dict[str, Any]:
-    """The first run is the champion because there is no other; said in so many words, with nothing compared."""
-    metrics = json.loads((dataset.runs / run / "metrics.json").read_bytes())
-    ap = metrics.get("test", {}).get("AP")
-    champions.crown(dataset, run, release.version, ap)
-    return {
-        "verdict": "promoted",
-        "finding": "first",
-        "reason": "promoted: the first champion; there was nothing to compare it with",
-        "delta_ap": None,
-        "interval": None,
-        "challenger_ap": ap,
-        "run": run,
-        "release": release.version,
-        "champion": run,
-        "forced": False,
-    }
-
-
-def _judged(work: _Retrain, champion: Champion, release: Release, run: str, objection: str) -> dict[str, Any]:
-    dataset = work.dataset
-    policy = Policy(epsilon=work.definition.train.epsilon)
-    aliases = {former: entry.name for entry in work.definition.classes for former in entry.was}
-    before = _candidate(dataset.runs / champion.run, release, str(work.request.options.get("device", "auto")))
-    after = Candidate(config.read(dataset.runs / run).categories, read_detections(dataset.runs / run / "detections-test.json"))
-    try:
-        evidence = gather(release.documents["test"], before, after, aliases)
-    except RefusedError as error:
-        if not work.request.force:
-            raise
-        return _unjudged(work, champion, release, run, f"{objection} {error}".strip())
-    verdict = decide(evidence, policy)
-    forced = work.request.force and not verdict.promoted
-    if verdict.promoted or forced:
-        champions.crown(dataset, run, release.version, evidence.overall.challenger, forced=forced or bool(objection))
-    result = document(evidence, verdict, policy)
-    if forced:
-        result["verdict"] = "promoted"
-        result["reason"] = f"promoted by --force, although {verdict.reason}"
-    return {
-        **result,
-        "forced": forced or bool(objection),
-        "frozen": objection or "the same test images, none of which the champion was trained on",
-        "run": run,
-        "release": release.version,
-        "champion": run if verdict.promoted or forced else champion.run,
-        "champion_before": champion.run,
-        "warm_start": _warm_start_of(work),
-    }
-
-
-def _unjudged(work: _Retrain, champion: Champion, release: Release, run: str, why: str) -> dict[str, Any]:
-    """Promoted by force where nothing could be compared at all."""
-    result = _first(work.dataset, release, run)
-    champions.crown(work.dataset, run, release.version, result["challenger_ap"], forced=True)
-    reason = f"promoted by --force, with nothing compared: {why}"
-    return {**result, "finding": "not_compared", "reason": reason, "forced": True, "champion_before": champion.run}
-
-
-def _candidate(run_path: Path, release: Release, device: str) -> Candidate:
-    """The champion on the new release's test images."""
-    predictor = Predictor.from_run(run_path, device)
-    results, _ = detect_split(predictor, release.splits["test"], release.images)
-    return Candidate(predictor.categories, results)
-
-
-def _warm_start_of(work: _Retrain) -> dict[str, Any] | None:
-    path = work.warm_start_path
-    return dict(json.loads(path.read_bytes())) if path.is_file() else None
-
-
-def _drift(work: _Retrain, champion: Champion | None, release: Release, run: str) -> dict[str, Any]:
+def _drift(dataset: Dataset, champion: Champion | None, release: Release, run: str) -> dict[str, Any]:
     """How the images that are new since the champion's release differ from the old, and where the winner fails."""
-    before = open_release(work.dataset, champion.release) if champion else None
-    results = read_detections(work.dataset.runs / run / "detections-test.json") if release.size_of("test") else []
-    return drift.report(work.dataset, before, release, results)
+    before = open_release(dataset, champion.release) if champion else None
+    results = read_detections(dataset.runs / run / "detections-test.json") if release.size_of("test") else []
+    return drift.report(dataset, before, release, results)
 
 
 def _keep(run_path: Path, result: dict[str, Any]) -> None:
     """`gate.json` for scripts, `retrain.md` and a section of the report for people."""
-    write_atomic(run_path / "gate.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(run_path / GATE, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     verdict_page.write(run_path, result)

@@ -27,7 +27,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     rows = class_rows(result)
     if rows:
         lines += [f"| {' | '.join(_HEADINGS)} |", "|---|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    for heading, words in (("Also", _also(result)), ("Warm start", _warm_start(result)), ("Drift", _drift(result))):
+    for heading, words in _parts(result):
         if words:
             lines += [f"## {heading}", "", *(f"- {word}" for word in words), ""]
     return "\n".join(lines)
@@ -37,10 +37,17 @@ def section(result: Mapping[str, Any]) -> str:
     """The same as HTML."""
     rows = "".join(f"<tr>{_cells('td', row)}</tr>" for row in class_rows(result))
     table = f'<div class="scroll"><table><tr>{_cells("th", _HEADINGS)}</tr>{rows}</table></div>' if rows else ""
-    words = [*_also(result), *_warm_start(result), *_drift(result)]
-    items = "".join(f"<li>{escape(word)}</li>" for word in words)
     verdict = escape(result["verdict"].replace("_", " "))
-    return f"<h2>Gate: {verdict}</h2>\n<p>{escape(_sentence(result['reason']))}</p>\n{table}\n<ul>{items}</ul>"
+    parts = "".join(
+        f"<h3>{heading}</h3>\n<ul>{''.join(f'<li>{escape(word)}</li>' for word in words)}</ul>"
+        for heading, words in _parts(result)
+        if words
+    )
+    return f"<h2>Gate: {verdict}</h2>\n<p>{escape(_sentence(result['reason']))}</p>\n{table}\n{parts}"
+
+
+def _parts(result: Mapping[str, Any]) -> tuple[tuple[str, list[str]], ...]:
+    return ("Also", _also(result)), ("Warm start", _warm_start(result)), ("Drift", _drift(result))
 
 
 def _with_section(page: str, text: str) -> str:
@@ -62,7 +69,8 @@ def class_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for name, row in result.get("classes", {}).items():
         low, high = row["interval"]
         numbers = (f"{row['champion_ap']:.3f}", f"{row['challenger_ap']:.3f}", f"{row['delta_ap']:+.3f}")
-        rows.append((name, *numbers, f"{low:+.3f} to {high:+.3f}", str(row["boxes"])))
+        boxes = f"{row['boxes']}" if row.get("judged", True) else f"{row['boxes']} (too few to judge)"
+        rows.append((name, *numbers, f"{low:+.3f} to {high:+.3f}", boxes))
     return rows
 
 
@@ -80,7 +88,7 @@ def _warm_start(result: Mapping[str, Any]) -> list[str]:
     started = result.get("warm_start")
     if not started:
         return []
-    copied = ", ".join(f"{new} from {' + '.join(old)}" for new, old in started["copied"].items())
+    copied = ", ".join(new if old == [new] else f"{new} from {' + '.join(old)}" for new, old in started["copied"].items())
     words = [f"warm start from {started['source']}; head rows copied: {copied or 'none'}"]
     words += [f"new classes at the focal prior: {', '.join(started['fresh'])}"] if started["fresh"] else []
     return words + ([f"classes gone: {', '.join(started['removed'])}"] if started["removed"] else [])
@@ -88,7 +96,7 @@ def _warm_start(result: Mapping[str, Any]) -> list[str]:
 
 def _drift(result: Mapping[str, Any]) -> list[str]:
     drift = result["drift"]
-    words = [f"{drift['new_images']} new images, {drift['old_images']} old, {drift['gone_images']} gone"]
+    words = [f"{drift['new_images']} new images, {drift['old_images']} old, {drift['gone_images']} gone"] if drift["old_images"] else []
     for name, row in drift["shift"].items():
         words.append(f"{name}: {row['words']} ({'drifted' if row['drifted'] else 'no drift'}, p {row['chance']:.3f})")
     for row in drift["weak_slices"]:

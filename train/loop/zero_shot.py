@@ -6,7 +6,7 @@ is merged. Grounding DINO and SAM 3 see one phrase at a time: with several at on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ class ZeroShotProposer:
             found.append(Found(category, (x1, y1, x2 - x1, y2 - y1), score, phrase))
         return found
 
-    def run(self, image_HW3: NDArray[np.uint8], text: Any) -> tuple[Any, Any]:
+    def run(self, image_HW3: NDArray[np.uint8], text: Any, padding: Mapping[str, bool] = _PADDING) -> tuple[Any, Any]:
         """The processor's inputs and the model's outputs for one picture."""
         import torch
 
-        inputs = self.processor(images=image_HW3, text=text, **_PADDING, return_tensors="pt").to(self.device)
+        inputs = self.processor(images=image_HW3, text=text, **padding, return_tensors="pt").to(self.device)
         with torch.inference_mode():
             return inputs, self.model(**inputs)
 
@@ -87,7 +87,7 @@ def _queried(proposer: ZeroShotProposer, image_HW3: NDArray[np.uint8], phrases: 
 def _concept(proposer: ZeroShotProposer, image_HW3: NDArray[np.uint8], phrases: Sequence[str]) -> Rows:
     rows: Rows = []
     for place, phrase in enumerate(phrases):
-        _, outputs = proposer.run(image_HW3, phrase)
+        _, outputs = proposer.run(image_HW3, phrase, padding={})  # SAM 3 pads by itself, and takes the words for the picture's
         answer = proposer.processor.post_process_object_detection(
             outputs, threshold=proposer.threshold, target_sizes=[image_HW3.shape[:2]]
         )[0]

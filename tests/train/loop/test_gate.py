@@ -24,28 +24,38 @@ def evidence(value: float, spread: float, **classes: Difference) -> Evidence:
 
 
 @pytest.mark.parametrize(
-    ("value", "spread", "finding", "promoted"),
+    ("value", "spread", "epsilon", "finding", "promoted"),
     [
-        (0.03, 0.01, Finding.BETTER, True),
-        (0.002, 0.002, Finding.NOT_WORSE, True),
-        (0.0, 0.0, Finding.NOT_WORSE, True),
-        (-0.03, 0.01, Finding.WORSE, False),
-        (0.0, 0.02, Finding.CANNOT_TELL, False),
-        (-0.006, 0.0001, Finding.WORSE, False),
+        (0.03, 0.01, 0.0, Finding.BETTER, True),
+        (0.002, 0.002, 0.0, Finding.NOT_SHOWN, False),
+        (0.0, 0.0, 0.0, Finding.NOT_SHOWN, False),
+        (-0.03, 0.01, 0.0, Finding.WORSE, False),
+        (0.002, 0.002, 0.005, Finding.NOT_WORSE, True),
+        (0.0, 0.0, 0.005, Finding.NOT_WORSE, True),
+        (-0.002, 0.0005, 0.005, Finding.NOT_WORSE, True),
+        (0.0, 0.02, 0.005, Finding.NOT_SHOWN, False),
+        (-0.006, 0.0001, 0.005, Finding.WORSE, False),
     ],
 )
-def test_findings(value, spread, finding, promoted):
-    verdict = decide(evidence(value, spread))
+def test_findings(value, spread, epsilon, finding, promoted):
+    verdict = decide(evidence(value, spread), Policy(epsilon=epsilon))
     assert (verdict.finding, verdict.promoted) == (finding, promoted)
     assert verdict.interval[0] <= verdict.delta_ap <= verdict.interval[1]
+    assert verdict.reason.startswith("promoted: ΔAP" if promoted else "kept out: ΔAP")
 
 
 def test_too_small__says_how_many_boxes_it_takes():
-    verdict = decide(evidence(0.0, 0.02))
-    # An equal model passes with a chance of .8 once the spread is ε / (1.960 + 0.842) = .00178.
-    assert verdict.needed_boxes == pytest.approx(500 * (0.02 / 0.001784) ** 2, rel=0.1)
-    assert verdict.needed_images == pytest.approx(200 * (0.02 / 0.001784) ** 2, rel=0.1)
-    assert f"{verdict.needed_boxes:,} boxes" in verdict.reason
+    """A true gain g is shown with a chance of .8 once the spread is g / (1.960 + 0.842)."""
+    verdict = decide(evidence(0.012, 0.02))
+    assert verdict.needed_boxes == pytest.approx(500 * (0.02 * 2.802 / 0.012) ** 2, rel=0.1)
+    assert verdict.needed_images == pytest.approx(200 * (0.02 * 2.802 / 0.012) ** 2, rel=0.1)
+    assert f"a gain of 1.20 AP takes about {verdict.needed_boxes:,} test boxes" in verdict.reason
+    assert verdict.shows_from == pytest.approx(0.056, rel=0.1)
+    worthwhile = decide(evidence(0.0, 0.02))
+    assert "not shown to be better (equal within" in worthwhile.reason and "a gain of 1.00 AP" in worthwhile.reason
+    allowed = decide(evidence(0.0, 0.02), Policy(epsilon=0.005))
+    assert allowed.needed_boxes == pytest.approx(500 * (0.02 * 2.802 / 0.005) ** 2, rel=0.1)
+    assert "a loss of more than 0.50 AP is not ruled out" in allowed.reason
 
 
 def test_a_class_that_falls_blocks__unless_it_has_few_boxes():
@@ -65,11 +75,19 @@ def test_many_classes_share_one_alpha():
     assert blocked / 200 <= 0.1
 
 
-@given(st.floats(-0.1, 0.1), st.floats(0, 0.05), st.floats(0.001, 0.02))
+@pytest.mark.parametrize(("t", "boxes", "chance"), [(-3.659, 30, 0.0005), (-2.045, 30, 0.025), (-1.96, 100_000, 0.025), (2.045, 30, 0.975)])
+def test_few_boxes_need_a_larger_fall(t, boxes, chance):
+    """Student's own table."""
+    fall = difference(0.0, 0.01, boxes)
+    fall = Difference(0.5, 0.5 + t * fall.spread, fall.samples_R, boxes)
+    assert fall.chance_of_no_fall() == pytest.approx(chance, rel=0.02)
+
+
+@given(st.floats(-0.1, 0.1), st.floats(0.0001, 0.05), st.just(0.0) | st.floats(0.001, 0.02))
 def test_promoted_exactly_when_the_lower_bound_clears_epsilon(value, spread, epsilon):
     verdict = decide(evidence(value, spread), Policy(epsilon=epsilon))
     assert verdict.promoted == (verdict.interval[0] > -epsilon)
-    assert (verdict.needed_boxes > 0) == (verdict.finding == Finding.CANNOT_TELL)
+    assert (verdict.needed_boxes > 0) == (verdict.finding == Finding.NOT_SHOWN)
 
 
 def test_frozen():
@@ -135,10 +153,13 @@ def test_renamed_and_new_classes():
         gather(truth, old, Candidate(CATEGORIES, b), {}, resamples=50)
 
 
-def test_equal_detections_pass():
+def test_equal_detections_are_not_better():
     truth, a, _ = scene(2, 30, 0.0)
-    verdict = decide(gather(truth, Candidate(CATEGORIES, a), Candidate(CATEGORIES, a), {}, resamples=100))
-    assert (verdict.finding, verdict.delta_ap, verdict.interval) == (Finding.NOT_WORSE, 0.0, (0.0, 0.0))
+    same = gather(truth, Candidate(CATEGORIES, a), Candidate(CATEGORIES, a), {}, resamples=100)
+    verdict = decide(same)
+    assert (verdict.finding, verdict.delta_ap, verdict.interval) == (Finding.NOT_SHOWN, 0.0, (0.0, 0.0))
+    assert "the two find the same" in verdict.reason
+    assert decide(same, Policy(epsilon=0.005)).finding == Finding.NOT_WORSE
 
 
 @pytest.mark.slow

@@ -124,11 +124,18 @@ def test_queue_and_suggest_from_the_command_line(make_dataset, noise, workspace,
     assert result["queue"][0]["image"] == records[1].sha256
     assert json.loads((dataset.folder / "queue.json").read_text()) == result["queue"]
     with Journal(dataset.labels) as journal:
-        journal.append([box_event(Kind.DRAW, "reviewer:a", records[0].sha256, new_box_id(), Status.PRESENT, "cat", (1, 1, 9, 9))])
+        for x in (1, 20, 40):
+            journal.append([box_event(Kind.DRAW, "reviewer:a", records[0].sha256, new_box_id(), Status.PRESENT, "cat", (x, 1, 9, 9))])
+    dataset.definition.write_text(dataset.definition.read_text().replace('name = "hen"', 'name = "hen"\nsynonyms = ["chicken"]'))
     before = dataset.definition.read_text()
     assert boxwright.main(["queue", "pets", "--suggest", *words]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["class"] for row in told["starving"]] == ["hen"]
     assert dataset.definition.read_text() == before
+    assert "-quota = 200" in told["diff"] and "+quota = 600" in told["diff"] and '+queries = ["hen", "chicken"]' in told["diff"]
     assert boxwright.main(["queue", "pets", "--suggest", "--apply", *words]) == 0
     assert json.loads(capsys.readouterr().out)["diff"] == told["diff"]
+    hen = definition.load(dataset).class_named("hen")
+    assert (hen.quota, hen.queries) == (600, ("hen", "chicken"))
+    assert boxwright.main(["queue", "pets", "--suggest", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["diff"].count("+queries") == 0, "accepted once, not proposed again"

@@ -101,6 +101,30 @@ def test_a_champion_of_other_classes_is_refused__force_begins_anew(shapes_set, w
     assert champions.read(shapes_set).forced
 
 
+@pytest.mark.slow
+def test_renamed_split_and_merged__as_the_file_declares_it(shapes_set, add_shapes, workspace, capsys):
+    told = Console(workspace)
+    first = retrain(ask(workspace), told)
+    text = shapes_set.definition.read_text().replace('name = "disc"', 'name = "plate"\nwas = ["disc"]')
+    shapes_set.definition.write_text(text.replace("[collect]", '[[class]]\nid = 3\nname = "roof"\nsupercategory = "bar"\n\n[collect]'))
+    add_shapes(shapes_set, range(200, 210), ["roof"], source="elsewhere")
+    second = retrain(ask(workspace, force=True), told)
+    assert second["warm_start"]["copied"] == {"plate": ["disc"], "bar": ["bar"], "roof": ["bar"]}
+    assert "rows copied: plate ← disc, bar, roof ← bar" in capsys.readouterr().err
+    assert second["champion_before"] == first["run"]
+    assert set(second["classes"]) == {"plate", "bar"}, "the champion's discs are judged as plates"
+    assert list(second["only_challenger"]) == ["roof"]
+    lost = json.loads((shapes_set.releases / "v002" / "train.json").read_text())["images"][0]["sha256"]
+    with Journal(shapes_set.labels) as journal:
+        journal.append([verdict_event("reviewer:ann", lost, "rejected")])
+    text = shapes_set.definition.read_text().replace('[[class]]\nid = 3\nname = "roof"\nsupercategory = "bar"\n\n', "")
+    shapes_set.definition.write_text(text.replace('name = "bar"', 'name = "bar"\nwas = ["roof"]'))
+    third = retrain(ask(workspace), told)
+    assert third["warm_start"]["copied"] == {"plate": ["plate"], "bar": ["bar", "roof"]}
+    assert not third["warm_start"]["removed"] and set(third["classes"]) == {"plate", "bar"}
+    assert "v003 has 1 image fewer than v002" in capsys.readouterr().err
+
+
 def test_two_at_once(shapes_set, workspace):
     with exclusive(shapes_set.locks / "retrain", "retrain shapes"), pytest.raises(BusyError, match="retrain shapes"):
         retrain(ask(workspace), Console(workspace, quiet=True))

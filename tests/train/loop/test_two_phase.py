@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotate.boxes import iou_matrix
 from annotate.coco import Category
@@ -12,7 +14,7 @@ from collect.errors import MissingServiceError, TrainingError
 from train.data.cache import decode
 from train.detectors.detector import Batch
 from train.detectors.face import FaceDetector, find_folder, merge, windows
-from train.detectors.two_phase import TwoPhase, two_phase
+from train.detectors.two_phase import TwoPhase, _away, _moved, two_phase
 from train.loop.crops import accuracy, embed_twice, fit_final_layers, read_crops, split_groups
 
 CATEGORIES = (Category(1, "mask"), Category(2, "nomask"))
@@ -88,6 +90,28 @@ def test_loss_and_prediction(faces, real_data):
     assert set(found.labels_N.tolist()) == {0, 1}
     assert (found.scores_N.diff() <= 0).all()
     assert iou_matrix(np.array([[346.0, 56.0, 62.0, 78.0]]), _xywh(found.boxes_xyxy_N4[:1]))[0, 0] > 0.6
+
+
+def test_boxes_are_drawn_as_the_labels_draw_them(faces, real_data):
+    """Labels that reach from the hair to the collar: after one picture the detector's boxes do so, too."""
+    torch.manual_seed(0)
+    detector = TwoPhase(CATEGORIES, 320, faces).eval()
+    tensor = torch.from_numpy(np.array(decode(real_data / "face-photos" / "example_05.PNG"))).permute(2, 0, 1)[None]
+    found = detector.predict(tensor)[0].boxes_xyxy_N4.unique(dim=0)
+    labelled = _moved(found, torch.tensor([0.0, 0.1, 0.05, 0.3]))
+    detector.learn_offset(tensor, [labelled])
+    assert detector.offset_seen.tolist() == [len(found), 1]
+    after = detector.predict(tensor)[0].boxes_xyxy_N4.unique(dim=0)
+    assert torch.allclose(after, labelled, atol=0.5), "both in the order of their left edges"
+    detector.learn_offset(tensor, [torch.zeros(0, 4)])
+    assert detector.offset_seen.tolist() == [len(found), 1], "a picture without boxes says nothing"
+
+
+@given(st.lists(st.floats(-0.5, 0.5), min_size=4, max_size=4))
+def test_moving_is_the_inverse_of_the_difference(offset):
+    boxes = torch.tensor([[10.0, 20.0, 60.0, 90.0], [5.0, 5.0, 25.0, 30.0]], dtype=torch.float64)
+    moved = _moved(boxes, torch.tensor(offset, dtype=torch.float64))
+    assert torch.allclose(_away(moved, boxes), torch.tensor(offset, dtype=torch.float64).expand(2, 4), atol=1e-9)
 
 
 def _xywh(boxes: torch.Tensor) -> np.ndarray:

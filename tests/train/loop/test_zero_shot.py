@@ -76,6 +76,30 @@ def owlv2(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def sam3(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sam3")
+    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    backbone = {
+        **small, "model_type": "sam3_vit_model", "num_hidden_layers": 2, "image_size": 112, "patch_size": 14, "window_size": 4,
+        "global_attn_indexes": [1], "pretrain_image_size": 56,
+    }  # fmt: skip
+    text = {
+        "vocab_size": 54, "bos_token_id": 52, "eos_token_id": 53, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "max_position_embeddings": 32, "projection_dim": 32,
+    }  # fmt: skip
+    config = transformers.Sam3Config(
+        vision_config={"backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]]},
+        text_config=text, geometry_encoder_config={**small, "num_layers": 1}, detr_encoder_config={**small, "num_layers": 1},
+        detr_decoder_config={**small, "num_layers": 2, "num_queries": 10},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+    )  # fmt: skip
+    transformers.Sam3Model(config).save_pretrained(folder)
+    images = transformers.Sam3ImageProcessor(size={"height": 112, "width": 112})
+    transformers.Sam3Processor(images, clip_tokenizer(folder)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def request_for(make_dataset, workspace):
     dataset, _ = make_dataset("pets", ["cat", "dog"], [])
@@ -85,7 +109,7 @@ def request_for(make_dataset, workspace):
     return lambda **more: Request(workspace, dataset, recipe, threshold=0.0, **more)
 
 
-@pytest.mark.parametrize("family", [pytest.param("grounding_dino", marks=pytest.mark.slow), "owlv2"])
+@pytest.mark.parametrize("family", [pytest.param("grounding_dino", marks=pytest.mark.slow), "owlv2", "sam3"])
 def test_a_folder_of_weights_proposes_by_phrase(family, request_for, request):
     folder = request.getfixturevalue(family)
     proposer = open_proposer(f"zero-shot:{folder}", request_for())

@@ -1,0 +1,124 @@
+"""Champion against challenger: whether they can be compared at all, and what comes of it.
+
+Nothing is moved here: a trial ends in a document for `gate.json`. Whoever asked for it writes that first and crowns then, so that
+a kill in between loses neither.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from collect.definition import Definition
+from collect.errors import RefusedError
+from collect.ledger import Ledger
+from collect.records import State
+from collect.workspace import Dataset
+from train.data.release import SPLITS, Release, open_release
+from train.fitting import config
+from train.judging.inputs import read_detections
+from train.loop.champion import Champion
+from train.loop.evidence import Candidate, gather
+from train.loop.gate import Policy, check_frozen, decide, document
+from train.serving.predictor import Predictor, detect_split
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is compared, and where. `device` is what the champion detects on; `force` promotes whatever comes of it."""
+
+    dataset: Dataset
+    definition: Definition
+    release: Release
+    champion: Champion | None
+    device: str = "auto"
+    force: bool = False
+
+    def objection(self, say: Say) -> str:
+        """Why champion and challenger cannot be compared on this test set; "" where they can."""
+        if self.champion is None:
+            return ""
+        before = open_release(self.dataset, self.champion.release)
+        theirs = [category.name for category in config.read(self.dataset.runs / self.champion.run).categories]
+        if not any(self.definition.current(name) for name in theirs):
+            return (
+                f"the champion {self.champion.run} knows {', '.join(theirs)}, and none of that is a class of {self.dataset.name} now; "
+                "declare renamed classes with `was` in dataset.toml, or begin anew with --force"
+            )
+        missing = sum(before.size_of(split) for split in SPLITS) - sum(self.release.size_of(split) for split in SPLITS)
+        if missing > 0:
+            images = "image" if missing == 1 else "images"
+            say(f"{self.release.version} has {missing} {images} fewer than {before.version}, which the champion was trained on")
+        with Ledger(self.dataset.ledger) as ledger:
+            revoked = {record.sha256 for record in ledger.images(State.REVOKED)}
+        seen = {*before.splits["train"].sha256_I, *before.splits["val"].sha256_I}
+        try:
+            check_frozen(before.splits["test"].sha256_I, self.release.splits["test"].sha256_I, seen, revoked)
+        except RefusedError as error:
+            return str(error)
+        return ""
+
+    def judge(self, run: str, objection: str = "") -> dict[str, Any]:
+        """The document of the verdict on a trained run.
+
+        Raises:
+            RefusedError: the two have no category in common (not with `force`).
+        """
+        if self.champion is None:
+            return self._first(run)
+        aliases = {former: entry.name for entry in self.definition.classes for former in entry.was}
+        after = Candidate(
+            config.read(self.dataset.runs / run).categories, read_detections(self.dataset.runs / run / "detections-test.json")
+        )
+        try:
+            evidence = gather(self.release.documents["test"], self._candidate(self.champion.run), after, aliases)
+        except RefusedError as error:
+            if not self.force:
+                raise
+            return self._uncompared(run, self.champion.run, f"{objection} {error}".strip())
+        policy = Policy(epsilon=self.definition.train.epsilon)
+        verdict = decide(evidence, policy)
+        result = document(evidence, verdict, policy)
+        forced = self.force and not verdict.promoted
+        if forced:
+            result |= {"verdict": "promoted", "reason": f"promoted by --force, although {verdict.reason}"}
+        return {
+            **result,
+            "forced": forced or bool(objection),
+            "frozen": objection or "the same test images, none of which the champion was trained on",
+            "run": run,
+            "release": self.release.version,
+            "champion": run if verdict.promoted or forced else self.champion.run,
+            "champion_before": self.champion.run,
+        }
+
+    def _candidate(self, run: str) -> Candidate:
+        """A run on this release's test images."""
+        predictor = Predictor.from_run(self.dataset.runs / run, self.device)
+        results, _ = detect_split(predictor, self.release.splits["test"], self.release.images)
+        return Candidate(predictor.categories, results)
+
+    def _first(self, run: str) -> dict[str, Any]:
+        """The first run is the champion because there is no other; said in so many words, with nothing compared."""
+        metrics = json.loads((self.dataset.runs / run / "metrics.json").read_bytes())
+        return {
+            "verdict": "promoted",
+            "finding": "first",
+            "reason": "promoted: the first champion; there was nothing to compare it with",
+            "delta_ap": None,
+            "interval": None,
+            "challenger_ap": metrics.get("test", {}).get("AP"),
+            "run": run,
+            "release": self.release.version,
+            "champion": run,
+            "forced": False,
+        }
+
+    def _uncompared(self, run: str, before: str, why: str) -> dict[str, Any]:
+        """Promoted by force where nothing could be compared at all."""
+        reason = f"promoted by --force, with nothing compared: {why}"
+        return {**self._first(run), "finding": "not_compared", "reason": reason, "forced": True, "champion_before": before}
