@@ -12,6 +12,7 @@ read block by block: half a million boxes are never held as objects all at once 
 from __future__ import annotations
 
 import gc
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -145,17 +146,45 @@ class CocoFile:
         """
         if self._lists:
             yield self._lists[key]
-            return
+        else:
+            yield from map(self._entries, self._lines(key))
+
+    def _lines(self, key: str) -> Iterator[list[bytes]]:
+        """The lines of the entries of `key`, a block at a time; only the last block may be empty."""
         opening, line = b'"%b":[\n' % key.encode(), b"?"
         with self.path.open("rb") as file:
             while line and line != opening:
                 line = file.readline()
             while lines := file.readlines(_BLOCK):
                 last = min((lines.index(closing) for closing in (b"]\n", b"],\n") if closing in lines), default=None)
-                yield self._entries(lines[:last])
+                yield lines[:last]
                 if last is not None:
                     return
         raise CorruptError(f"{self.path} ends within its {key}; restore it from a backup")
+
+    def unequal(self, other: CocoFile, key: str) -> Iterator[tuple[list[Entry], list[Entry]]]:
+        """The entries of `key` here and in `other`, side by side in spans of ids, without those whose lines are the same in both.
+
+        Such lines are not even parsed. Both files are in the order of their ids, so an id is on both sides of one span.
+        """
+        if self._lists or other._lists:
+            yield list(chain.from_iterable(self.blocks(key))), list(chain.from_iterable(other.blocks(key)))
+            return
+        mine, theirs = self._lines(key), other._lines(key)
+        left, right = next(mine, []), next(theirs, [])
+        while left or right:
+            last = min(file._id(lines[-1]) for file, lines in ((self, left), (other, right)) if lines)
+            i, j = bisect_right(left, last, key=self._id), bisect_right(right, last, key=other._id)
+            same = set(left[:i]).intersection(right[:j])
+            yield (
+                self._entries([line for line in left[:i] if line not in same]),
+                other._entries([line for line in right[:j] if line not in same]),
+            )
+            left, right = left[i:] or next(mine, []), right[j:] or next(theirs, [])
+
+    def _id(self, line: bytes) -> int:
+        number: int = self._entries([line])[0]["id"]
+        return number
 
     def _entries(self, lines: list[bytes]) -> list[Entry]:
         try:

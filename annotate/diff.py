@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from annotate.boxes import iou_matrix
-from annotate.coco import Content, Entry
+from annotate.coco import CocoFile, Content, Entry
 
 #: The kinds of changes of boxes and of images, in the order in which they are shown.
 BOX_KINDS = ("boxes_added", "boxes_removed", "boxes_moved", "boxes_relabelled", "boxes_edited")
@@ -65,12 +65,21 @@ def diff(old: Content, new: Content, revoked: frozenset[str] = frozenset(), *, l
     """
     result = Diff(categories={c["id"]: c["name"] for c in (*old.head["categories"], *new.head["categories"])})
     sha_of = _compare_images(result, old, new, revoked)
-    for before, after in _paired(old.annotations(), new.annotations()):
+    for before, after in _unequal(old, new):
         for kind, change in _changes(before, after, sha_of):
             result.tally[kind][(change.new or change.old or {})["category_id"]] += 1
             if listed:
                 result.boxes[kind].append(change)
     return result
+
+
+def _unequal(old: Content, new: Content) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """The boxes side by side, from files without most of those that are equal: what a box says depends on its own line alone."""
+    if not (isinstance(old, CocoFile) and isinstance(new, CocoFile)):
+        yield from _paired(old.annotations(), new.annotations())
+        return
+    for before, after in old.unequal(new, "annotations"):
+        yield from _paired(iter(before), iter(after))
 
 
 def _compare_images(result: Diff, old: Content, new: Content, revoked: frozenset[str]) -> dict[int, str]:

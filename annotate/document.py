@@ -11,6 +11,7 @@ from typing import Any
 
 from annotate.coco import Document, Entry
 from annotate.journal import Verdict
+from annotate.splits import SIZES, size_name
 from annotate.state import Box, ImageLabels, Labels, boxes_of_release
 from collect.definition import Definition
 from collect.licenses import licence_url
@@ -73,6 +74,14 @@ class Draft:
         for _, image_id, category_id, _, _ in self.boxes:
             counts[category_id][split_of[image_id]] += 1
         return {category["name"]: counts[category["id"]] for category in self.head["categories"]}
+
+    def boxes_per_size(self) -> dict[str, Counter[str]]:
+        """`{size: {split: boxes}}` over all three sizes."""
+        split_of = {number: split for number, _, split in self.rows}
+        counts: dict[str, Counter[str]] = {size: Counter() for size in SIZES}
+        for _, image_id, _, box, _ in self.boxes:
+            counts[size_name(box.w * box.h)][split_of[image_id]] += 1
+        return counts
 
 
 def draft(

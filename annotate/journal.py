@@ -203,9 +203,10 @@ class Journal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            full = "the disk is full or failing: " if "full" in str(error) or "disk I/O" in str(error) else ""
+            full = "full" in str(error) or "disk I/O" in str(error)
+            what, then = ("the disk is full or failing: ", "free some space") if full else ("", "mend that")
             raise StorageError(
-                f"{full}cannot use {self.path} ({error}); nothing was lost, mend that and run the same command again"
+                f"{what}cannot use {self.path} ({error}); nothing was lost, {then} and run the same command again"
             ) from error
         except sqlite3.DatabaseError as error:
             raise CorruptError(f"{self.path} cannot be read: {error}; restore it from a backup") from error

@@ -54,7 +54,7 @@ class Options:
 class Release:
     """What a release holds. `left_out` counts images by reason; `version` is that of the parent when nothing changed.
 
-    `images` counts by split, `boxes` by class and split.
+    `images` counts by split, `boxes` by class and split, `sizes` boxes by size and split.
     """
 
     version: str
@@ -62,6 +62,7 @@ class Release:
     changed: bool
     images: dict[str, int]
     boxes: dict[str, dict[str, int]]
+    sizes: dict[str, dict[str, int]]
     assignment: splits.Assignment
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -105,7 +106,8 @@ def make_release(dataset: Dataset, definition: Definition, options: Options = Op
         images, boxes = drawn.images_per_split(), drawn.boxes_per_class()
         release = Release(
             version, dataset.releases / version, changed, {split: images[split] for split in splits.SPLITS},
-            {name: dict(counts) for name, counts in boxes.items()}, assignment, dict(+left_out), _notes(boxes, left_out, assignment),
+            {name: dict(counts) for name, counts in boxes.items()}, {size: dict(counts) for size, counts in drawn.boxes_per_size().items()},
+            assignment, dict(+left_out), _notes(boxes, left_out, assignment),
         )  # fmt: skip
         if changed and not options.dry_run:
             about = _about(dataset, definition, release, parent, {"event": head, "hash": head_hash})

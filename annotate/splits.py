@@ -19,6 +19,8 @@ import numpy as np
 from collect.definition import SplitPolicy
 
 SPLITS = ("train", "val", "test")
+#: COCO's size classes, see :func:`size_name`.
+SIZES = ("small", "medium", "large")
 _STRENGTH = {"test": 2, "val": 1, "train": 0}
 
 

@@ -1,9 +1,10 @@
-"""`boxwright splits`: the balance of a release's splits, and proof that no group crosses them."""
+"""`boxwright splits`: the balance of a release's splits by class and box size, and proof that no group crosses them."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from annotate.release import Options, make_release
@@ -29,6 +30,8 @@ class SplitsVerb:
         result = {
             "images": release.images,
             "boxes": release.boxes,
+            "sizes": release.sizes,
+            "aim": {split: getattr(described.split, split) for split in SPLITS},
             "groups": len(set(group_of.values())),
             "largest_group": max(Counter(group_of.values()).values(), default=0),
             "crossing": len(assignment.crossing()),
@@ -39,14 +42,25 @@ class SplitsVerb:
         return result
 
     def _show(self, result: dict[str, Any], console: Console) -> None:
-        rows = [("images", *(result["images"][split] for split in SPLITS))]
-        rows += [(name, *(counts.get(split, 0) for split in SPLITS)) for name, counts in result["boxes"].items()]
-        console.table(("", *SPLITS), rows, title="images and boxes by class")
+        rows = [_row("images", result["images"])]
+        rows += [_row(f"{size} boxes", counts) for size, counts in result["sizes"].items()]
+        rows += [_row(f"boxes of {name}", counts) for name, counts in result["boxes"].items()]
+        console.table(("", *SPLITS, "shares"), rows, title=f"aimed at {_shares(result['aim'])}")
         console.out(
             f"{result['groups']} groups, the largest of {result['largest_group']} images; {result['crossing']} cross a split; "
             f"{result['held_out']} images held out.\n"
             f"Were images split at random, {result['naive_leak']:.1%} of the test images would have a group mate in train."
         )
+
+
+def _row(name: str, counts: Mapping[str, float]) -> tuple[object, ...]:
+    return (name, *(counts.get(split, 0) for split in SPLITS), _shares(counts))
+
+
+def _shares(counts: Mapping[str, float]) -> str:
+    """Per cent of each split, "–" where there is nothing."""
+    total = sum(counts.values())
+    return " / ".join(f"{100 * counts.get(split, 0) / total:.0f}" for split in SPLITS) + " %" if total else "–"
 
 
 SPLITS_VERB = SplitsVerb()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from annotate import coco
 from annotate.diff import BOX_KINDS, IMAGE_KINDS, diff, markdown
 from annotate.document import Draft
 
@@ -14,9 +18,11 @@ from annotate.document import Draft
 class Held:
     """Content in memory."""
 
-    def __init__(self, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, images: list[dict[str, Any]], annotations: list[dict[str, Any]], licences: tuple[str, str] = ("CC-BY-4.0", "CC0-1.0")
+    ) -> None:
         self.head = {
-            "licenses": [{"id": 1, "name": "CC-BY-4.0"}, {"id": 2, "name": "CC0-1.0"}],
+            "licenses": [{"id": number, "name": name} for number, name in enumerate(licences, 1)],
             "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
         }
         self._images, self._annotations = images, annotations
@@ -82,3 +88,39 @@ def test_applied_to_the_old_the_changes_give_the_new(old: list[dict[str, Any]], 
                 state[change.new["id"]] = change.new
     assert state == {entry["id"]: entry for entry in new}
     assert changes.empty == (old == new)
+
+
+contents = st.builds(
+    lambda splits, boxes, licences: Held([image(n, split=split) for n, split in sorted(splits.items())], boxes, licences),
+    st.dictionaries(st.integers(2, 9), st.sampled_from(["train", "test"]), max_size=6).map(lambda splits: {1: "train", **splits}),
+    boxes_lists,
+    st.permutations(["CC-BY-4.0", "CC0-1.0"]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(contents, contents, st.integers(1, 2000), st.booleans())
+def test_between_files_equal_lines_are_skipped_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, old: Held, new: Held, block: int, foreign: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("diff")
+    for name, held in (("old", old), ("new", new)):
+        document = {**held.head, "images": list(held.images()), "annotations": list(held.annotations())}
+        coco.write_document(folder / name, document)
+        if foreign and name == "new":  # not our lines
+            (folder / name).write_text(json.dumps(document))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(coco, "_BLOCK", block)  # so small that spans end everywhere, and not at the same ids on both sides
+        assert diff(*(coco.CocoFile.open(folder / name) for name in ("old", "new"))) == diff(old, new)
+
+
+def test_equal_lines_are_not_even_parsed(tmp_path: Path) -> None:
+    same, other = [box(n) for n in range(1, 5001)], [box(n) for n in range(1, 5001) if n % 1000]
+    files = []
+    for name, boxes in (("old", same), ("new", other)):
+        coco.write_document(tmp_path / name, {**Held([], []).head, "images": [image(1)], "annotations": boxes})
+        files.append(coco.CocoFile.open(tmp_path / name))
+    sides = zip(*files[0].unequal(files[1], "annotations"), strict=True)
+    before, after = ([entry["id"] for span in side for entry in span] for side in sides)
+    assert before == [1000, 2000, 3000, 4000, 4999, 5000]  # the last line of a list has no comma
+    assert after == [4999]

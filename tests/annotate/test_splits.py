@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import random
+from argparse import Namespace
 from collections import Counter
+from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.splits import Member, assign, naive_leak
+from annotate import coco
+from annotate.commands.splits import SPLITS_VERB
+from annotate.journal import Kind, Status, box_event, new_box_id
+from annotate.release import make_release
+from annotate.splits import SIZES, Member, assign, naive_leak, size_name
+from collect.console import Console
 from collect.definition import SplitPolicy
+from collect.workspace import Workspace
 
 POLICY = SplitPolicy()
 
@@ -81,3 +90,30 @@ def test_naive_leak__sees_pairs_that_a_random_split_tears_apart() -> None:
     paired = {sha(n): n // 2 for n in range(1000)}
     assert 0.6 < naive_leak(paired, POLICY) < 0.8
     assert naive_leak({sha(n): n for n in range(1000)}, POLICY) == 0
+
+
+def test_the_command_shows_the_balance_by_class_and_size(
+    make_dataset: Callable, workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = make_dataset()
+    with small.journal() as journal:
+        for seed in range(40):
+            sha256 = small.add_image(seed, boxes=0)
+            side = (20.0, 33.0)[seed % 2]  # no large one: it is shown as empty
+            name, box = ("cat", "dog")[seed % 4 // 2], (1.0, 2.0, side, side)
+            journal.append([box_event(Kind.DRAW, "reviewer:anna", sha256, new_box_id(), Status.PRESENT, name, box)])
+    told = SPLITS_VERB.run(Namespace(name="pets", allow_unreviewed=False), Console(workspace))
+    release = make_release(small.dataset, small.definition)
+    expected: dict[str, Counter[str]] = {size: Counter() for size in SIZES}
+    for split in ("train", "val", "test"):
+        for annotation in coco.read_document(release.path / f"{split}.json")["annotations"]:
+            expected[size_name(annotation["bbox"][2] * annotation["bbox"][3])][split] += 1
+    assert told["sizes"] == {size: dict(counts) for size, counts in expected.items()}
+    assert {size: sum(counts.values()) for size, counts in told["sizes"].items()} == {"small": 20, "medium": 20, "large": 0}
+    assert sum(sum(counts.values()) for counts in told["boxes"].values()) == 40
+    shown = [" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines()]
+    assert "aimed at 70 / 15 / 15 %" in shown
+    for name, counts in (("small boxes", told["sizes"]["small"]), ("boxes of dog", told["boxes"]["dog"])):
+        numbers = [counts.get(split, 0) for split in ("train", "val", "test")]
+        assert any(line.startswith(" ".join(map(str, [name, *numbers, round(5 * numbers[0]), "/"]))) for line in shown), (numbers, shown)
+    assert "large boxes 0 0 0 –" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,8 +127,7 @@ def test_an_unreadable_image__is_a_row_not_an_end(pets: Path, tmp_path: Path) ->
 def test_a_full_disk__says_so_and_goes_on_when_there_is_room(small_disk: Path, tmp_path: Path) -> None:
     assert command(small_disk, "init", "pets", "--class", "cat").returncode == 0
     folder = pictures(tmp_path / "in", 12)
-    filler = small_disk / "filler"
-    filler.write_bytes(bytes(max(0, os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize - 90_000)))
+    filler = fill(small_disk, 90_000)
     words = ("collect", "pets", "--source", f"folder:{folder}", "--license", "CC0-1.0", "--json")
     done = command(small_disk, *words)
     assert done.returncode == 7, done.stderr
@@ -139,6 +139,50 @@ def test_a_full_disk__says_so_and_goes_on_when_there_is_room(small_disk: Path, t
     status = json.loads(command(small_disk, "status", "pets", "--json").stdout)
     assert status["images"]["KEPT"] == 12
     assert command(small_disk, "verify", "pets").returncode == 0
+
+
+def test_a_full_disk__stops_an_import_and_a_release_whole(small_disk: Path, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "in", 12)
+    (folder / "labels.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": n, "file_name": f"{n}.jpg", "width": 320, "height": 240} for n in range(12)],
+                "annotations": [{"id": n, "image_id": n % 12, "category_id": 1, "bbox": [5, 6, 70, 20 + n / 9]} for n in range(1, 601)],
+                "categories": [{"id": 1, "name": "cat"}],
+            }
+        )
+    )
+    importing, releasing = ("import", "pets", str(folder), "--format", "coco", "--json"), ("release", "pets", "--json")
+    dataset, images = small_disk / "datasets" / "pets", sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.glob("*.jpg"))
+    for room in (images // 2, images + 16_384, images + 300_000):  # full within the images, the ledger, the journal
+        stopped(small_disk, room, importing)
+        again = json.loads(command(small_disk, *importing).stdout)
+        assert (again["images"], again["new_boxes"]) == (12, 600)
+        if room < images + 300_000:
+            shutil.rmtree(dataset)
+    for room in (40_960, 200_000):  # before and within the release
+        stopped(small_disk, room, releasing)
+        assert not [path for path in dataset.glob("releases/*") if path.is_dir()]
+    assert json.loads(command(small_disk, *releasing).stdout)["release"] == "v001"
+    assert command(small_disk, "verify", "pets").returncode == 0
+
+
+def fill(disk: Path, room: int) -> Path:
+    """Leave `room` bytes free; returns the file to delete afterwards."""
+    filler = disk / "filler"
+    filler.write_bytes(bytes(max(0, os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - room)))
+    return filler
+
+
+def stopped(disk: Path, room: int, words: tuple[str, ...]) -> None:
+    """Run a command where there is too little room, and make room again."""
+    filler = fill(disk, room)
+    done = command(disk, *words)
+    filler.unlink()
+    assert done.returncode == 7, (room, done.stdout, done.stderr)
+    assert "disk" in done.stderr
+    assert "free" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("after_s", [1.5, 3.0])
