@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -97,7 +97,7 @@ def open_run(request: Request) -> Proposer:
 
     Raises:
         NotFoundError: no such run, or no champion yet.
-        RefusedError: none of its categories is a class of this dataset.
+        RefusedError: none of its categories is a class of this dataset, or the class asked for.
     """
     from train.serving.predictor import Predictor
     from train.serving.tiles import Tiling
@@ -108,12 +108,23 @@ def open_run(request: Request) -> Proposer:
     predictor = Predictor.from_run(path, request.device or "auto")
     if request.tiles:
         predictor.tiling = Tiling(predictor.detector.image_size)
-    entries = [request.definition.current(category.name) for category in predictor.categories]
-    names = tuple(entry.name if entry else None for entry in entries)
-    if not any(names):
-        theirs, ours = ", ".join(c.name for c in predictor.categories), ", ".join(request.definition.class_names)
-        raise RefusedError(f"run {path.name} knows {theirs}, {request.dataset.name} has {ours}: no category in common; choose another run")
+    names = _names(request, [category.name for category in predictor.categories], path.name)
     return RunProposer(predictor, names, f"{path.parent.name}/{path.name}", _weights_sha256(path), start.score, start.reason)
+
+
+def _names(request: Request, theirs: Sequence[str], run: str) -> tuple[str | None, ...]:
+    """What the dataset calls each category of the run; None for what it does not have, or what was not asked for."""
+    entries = [request.definition.current(name) for name in theirs]
+    ours = request.definition.class_names
+    if not any(entries):
+        raise RefusedError(
+            f"run {run} knows {', '.join(theirs)}, {request.dataset.name} has {', '.join(ours)}: no category in common; choose another run"
+        )
+    wanted = {request.definition.class_named(request.category).name} if request.category else set(ours)
+    names = tuple(entry.name if entry and entry.name in wanted else None for entry in entries)
+    if not any(names):
+        raise RefusedError(f"run {run} knows {', '.join(theirs)}, not {request.category}; choose another run or class")
+    return names
 
 
 def champion_run(request: Request) -> str:

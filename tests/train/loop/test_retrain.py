@@ -194,6 +194,9 @@ def _champion_goes_to_work(dataset, fresh, workspace, capsys):
     assert box.proposed_by == f"model:shapes/{run}"
     assert box.category in {"disc", "bar"}
     assert len(box.details["weights_sha256"]) == 64
+    for only in ("disc", "bar"):
+        assert boxwright.main(["propose", "shapes", "--from", "run:champion", "--threshold", "0.03", "--class", only, *words]) == 0
+        assert set(json.loads(capsys.readouterr().out)["classes"]) <= {only}
     assert boxwright.main(["queue", "shapes", *words]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["run"] == f"shapes/{run}"
