@@ -8,16 +8,20 @@ assumption: between the two).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from annotate.boxes import iou_matrix
 from annotate.journal import Journal, new_box_id
-from annotate.review.verdicts import Desk, Shown, ShownBox, Xywh, accept, shown
+from annotate.review.verdicts import Desk, ShownBox, Xywh, accept, shown
 from annotate.state import of_image
 from collect.definition import Definition
+
+#: A class name and `(x, y, w, h)` in pixels of the upright image.
+Labelled: TypeAlias = tuple[str, Xywh]
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,12 @@ class Costs:
 
 @dataclass(frozen=True)
 class Truth:
-    """An image (sha256, size in pixels) with its true boxes as `(category, (x, y, w, h))`, pixels of the upright image."""
+    """An image (sha256, size in pixels) with its true boxes."""
 
     image: str
     width: int
     height: int
-    boxes: tuple[tuple[str, Xywh], ...]
+    boxes: tuple[Labelled, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,19 @@ class Effort:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is done about the boxes seen on an image. `keeps` and `corrections` go from a seen box to its true one.
+
+    `missing` are the true boxes to draw; what is seen and neither kept nor corrected is thrown out.
+    """
+
+    keeps: dict[int, int]
+    corrections: dict[int, int]
+    missing: tuple[int, ...]
+    effort: Effort
+
+
 def simulate(
     journal: Journal, definition: Definition, truths: Iterable[Truth], reviewer: str = "simulated", costs: Costs | None = None
 ) -> Effort:
@@ -76,28 +93,36 @@ def simulate(
 
 def _review(desk: Desk, truth: Truth, costs: Costs) -> Effort:
     before = shown(desk.definition, truth.image, (truth.width, truth.height), of_image(desk.journal, truth.image))
-    keeps, corrections = _match(before, truth, costs)
-    boxes = [before.boxes[place] for place in keeps]
-    for place, row in corrections.items():
+    todo = plan([(box.category, box.xywh) for box in before.boxes], truth.boxes, costs)
+    boxes = [before.boxes[place] for place in todo.keeps]
+    for place, row in todo.corrections.items():
         category, xywh = truth.boxes[row]
         boxes.append(replace(before.boxes[place], category=category, xywh=xywh))
+    boxes += [ShownBox(new_box_id(), *truth.boxes[row]) for row in todo.missing]
+    accept(desk, replace(before, boxes=tuple(boxes)), seconds=todo.effort.seconds)
+    return todo.effort
+
+
+def plan(seen: Sequence[Labelled], true: Sequence[Labelled], costs: Costs) -> Plan:
+    """What to do about the boxes seen on one image, and what it costs: best overlap first, each true box used once.
+
+    >>> plan([("owl", (0, 0, 9, 9))], [("owl", (0, 0, 9, 9)), ("owl", (20, 0, 9, 9))], Costs()).effort.seconds
+    8.6
+    """
+    keeps, corrections = _match(seen, true, costs)
     found = {*keeps.values(), *corrections.values()}
-    missing = [box for row, box in enumerate(truth.boxes) if row not in found]
-    boxes += [ShownBox(new_box_id(), category, xywh) for category, xywh in missing]
-    deletions = len(before.boxes) - len(keeps) - len(corrections)
+    missing = tuple(row for row in range(len(true)) if row not in found)
+    deletions = len(seen) - len(keeps) - len(corrections)
     seconds = costs.draw_s * len(missing) + costs.correct_s * len(corrections) + costs.verify_s * (len(keeps) + deletions)
-    accept(desk, replace(before, boxes=tuple(boxes)), seconds=seconds)
-    return Effort(1, len(missing), len(corrections), len(keeps), deletions, seconds)
+    return Plan(keeps, corrections, missing, Effort(1, len(missing), len(corrections), len(keeps), deletions, seconds))
 
 
-def _match(before: Shown, truth: Truth, costs: Costs) -> tuple[dict[int, int], dict[int, int]]:
-    """Shown box -> true box, for boxes to keep and for boxes to correct: best overlap first, each used once."""
-    if not before.boxes or not truth.boxes:
+def _match(seen: Sequence[Labelled], true: Sequence[Labelled], costs: Costs) -> tuple[dict[int, int], dict[int, int]]:
+    if not seen or not true:
         return {}, {}
-    mine = np.array([box.xywh for box in before.boxes], dtype=np.float64)
-    theirs = np.array([xywh for _, xywh in truth.boxes], dtype=np.float64)
+    mine, theirs = (np.array([xywh for _, xywh in boxes], dtype=np.float64) for boxes in (seen, true))
     iou_NM = iou_matrix(mine, theirs)
-    same_NM = np.array([[box.category == category for category, _ in truth.boxes] for box in before.boxes])
+    same_NM = np.array([category for category, _ in seen])[:, None] == np.array([category for category, _ in true])
     keeps = _greedy(np.where(same_NM, iou_NM, 0.0), costs.keep_iou)
     rest_NM = iou_NM.copy()
     rest_NM[list(keeps), :] = 0.0

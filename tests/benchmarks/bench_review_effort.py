@@ -188,7 +188,7 @@ def measure(name: str, folder: Path, quick: bool) -> dict[str, Any]:
     return {
         "images": len(truths), "quarter": vars(drawn), "train_cpu_s": budget, "run": trained["run"],
         "val": {key: trained["metrics"]["val"][key] for key in ("AP", "AP50", "AP75")},
-        "threshold": trained["metrics"]["threshold"], "proposals": proposed["proposals"],
+        "best_f1_at": trained["metrics"]["threshold"], "threshold": proposed["threshold"], "proposals": proposed["proposals"],
         "rest": vars(effort), "drawing_s": drawing_s, "share": effort.seconds / drawing_s,
         "share_by_keep_iou": {key: seconds / drawing_s for key, seconds in looser.items()}, "aim": case.aim, **judged(dataset, rest),
     }  # fmt: skip

@@ -11,7 +11,7 @@ from collect.console import Console
 from collect.errors import UsageError
 from collect.ledger import Ledger
 from collect.workspace import Dataset
-from train.loop.propose import Request, Tally, open_proposer, propose, undecided
+from train.loop.propose import Proposer, Request, Tally, open_proposer, propose, undecided
 from train.loop.proposers import check_threshold
 
 
@@ -27,7 +27,12 @@ class Propose:
             help="opencv-face, run:RUN (run:champion), or zero-shot:MODEL (a hub name or a folder); default: [annotate] proposer",
         )
         parser.add_argument("--weights", default="", metavar="PATH", help="where the model's weights lie")
-        parser.add_argument("--threshold", type=float, metavar="S", help="least score of a proposal (default: the model's own)")
+        parser.add_argument(
+            "--threshold",
+            type=float,
+            metavar="S",
+            help="least score of a proposal (default: of a run, what costs a reviewer least on val; else the model's own)",
+        )
         parser.add_argument("--class", dest="category", default="", metavar="NAME", help="propose only this class")
         parser.add_argument("--tiles", action="store_true", help="look at overlapping tiles as well, for small objects")
         parser.add_argument("--device", default="", help="cpu or cuda (default: what there is)")
@@ -40,6 +45,7 @@ class Propose:
         if not source:
             raise UsageError("say who proposes: --from opencv-face, --from run:RUN or --from zero-shot:MODEL")
         proposer = open_proposer(source, _request(arguments, console, dataset, recipe))
+        console.say(f"{proposer.name} starts at {proposer.threshold:.2f}{f': {proposer.reason}' if proposer.reason else ''}")
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
             records = undecided(ledger.images(), journal)[: arguments.limit or None]
             if console.dry_run:
@@ -50,7 +56,7 @@ class Propose:
                 for latest in propose(proposer, dataset, records, journal):
                     tally = latest
                     advance(1)
-        return _report(arguments.name, proposer.name, tally, console)
+        return _report(arguments.name, proposer, tally, console)
 
 
 def _request(arguments: Namespace, console: Console, dataset: Dataset, recipe: definition.Definition) -> Request:
@@ -66,13 +72,15 @@ def _request(arguments: Namespace, console: Console, dataset: Dataset, recipe: d
     )
 
 
-def _report(name: str, proposer: str, tally: Tally, console: Console) -> dict[str, Any]:
+def _report(name: str, proposer: Proposer, tally: Tally, console: Console) -> dict[str, Any]:
     for sha256, reason in tally.failures.items():
         console.say(f"{sha256[:12]}: {reason}")
     replaced = f", {tally.replaced} earlier ones replaced" if tally.replaced else ""
-    console.out(f"{proposer}: {tally.proposals} proposals on {tally.images} images{replaced}; `boxwright review {name}` shows them")
+    console.out(f"{proposer.name}: {tally.proposals} proposals on {tally.images} images{replaced}; `boxwright review {name}` shows them")
     return {
-        "proposer": proposer,
+        "proposer": proposer.name,
+        "threshold": proposer.threshold,
+        "threshold_reason": proposer.reason,
         "images": tally.images,
         "proposals": tally.proposals,
         "replaced": tally.replaced,

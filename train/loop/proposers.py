@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -17,12 +17,12 @@ from collect.files import sha256_file
 from collect.records import ImageRecord
 from train.detectors.face import FaceDetector, find_folder
 from train.loop.propose import Found, Proposer, Request, Xywh
+from train.loop.threshold import Start, start_of
 
 if TYPE_CHECKING:
     from train.serving.predictor import Predictor
 
 FACE_THRESHOLD = 0.5
-RUN_THRESHOLD = 0.3
 _TILE_MARGIN_PX = 2.0
 
 
@@ -35,6 +35,7 @@ class FaceProposer:
     threshold: float
     category: str = ""
     name: str = "opencv-face"
+    reason: str = ""
 
     @property
     def weights_sha256(self) -> str:
@@ -79,6 +80,7 @@ class RunProposer:
     name: str
     weights_sha256: str
     threshold: float
+    reason: str
 
     def propose(self, image_HW3: NDArray[np.uint8], record: ImageRecord) -> list[Found]:  # noqa: ARG002 - the record is for models without classes
         seen = next(iter(self.predictor([image_HW3])))
@@ -95,23 +97,34 @@ def open_run(request: Request) -> Proposer:
 
     Raises:
         NotFoundError: no such run, or no champion yet.
-        RefusedError: none of its categories is a class of this dataset.
+        RefusedError: none of its categories is a class of this dataset, or the class asked for.
     """
     from train.serving.predictor import Predictor
     from train.serving.tiles import Tiling
 
     run = champion_run(request) if request.model == "champion" else request.model
     path = request.workspace.run_path(run)
-    threshold = best_threshold(path) if request.threshold is None else request.threshold
+    start = start_of(path) if request.threshold is None else Start(request.threshold, "")
     predictor = Predictor.from_run(path, request.device or "auto")
     if request.tiles:
         predictor.tiling = Tiling(predictor.detector.image_size)
-    entries = [request.definition.current(category.name) for category in predictor.categories]
-    names = tuple(entry.name if entry else None for entry in entries)
+    names = _names(request, [category.name for category in predictor.categories], path.name)
+    return RunProposer(predictor, names, f"{path.parent.name}/{path.name}", _weights_sha256(path), start.score, start.reason)
+
+
+def _names(request: Request, theirs: Sequence[str], run: str) -> tuple[str | None, ...]:
+    """What the dataset calls each category of the run; None for what it does not have, or what was not asked for."""
+    entries = [request.definition.current(name) for name in theirs]
+    ours = request.definition.class_names
+    if not any(entries):
+        raise RefusedError(
+            f"run {run} knows {', '.join(theirs)}, {request.dataset.name} has {', '.join(ours)}: no category in common; choose another run"
+        )
+    wanted = {request.definition.class_named(request.category).name} if request.category else set(ours)
+    names = tuple(entry.name if entry and entry.name in wanted else None for entry in entries)
     if not any(names):
-        theirs, ours = ", ".join(c.name for c in predictor.categories), ", ".join(request.definition.class_names)
-        raise RefusedError(f"run {path.name} knows {theirs}, {request.dataset.name} has {ours}: no category in common; choose another run")
-    return RunProposer(predictor, names, f"{path.parent.name}/{path.name}", _weights_sha256(path), threshold)
+        raise RefusedError(f"run {run} knows {', '.join(theirs)}, not {request.category}; choose another run or class")
+    return names
 
 
 def champion_run(request: Request) -> str:
@@ -124,16 +137,6 @@ def champion_run(request: Request) -> str:
     if not path.is_file():
         raise NotFoundError(f"{request.dataset.name} has no champion yet; `boxwright retrain {request.dataset.name}` makes the first")
     return f"{request.dataset.name}/{json.loads(path.read_bytes())['run']}"
-
-
-def best_threshold(run: Path) -> float:
-    """The score at which the run's F1 is best over all categories, as its metrics have it; else 0.3."""
-    try:
-        metrics = json.loads((run / "metrics.json").read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return RUN_THRESHOLD
-    threshold = metrics.get("threshold")
-    return RUN_THRESHOLD if threshold is None else min(max(float(threshold), 0.05), 0.9)
 
 
 def _weights_sha256(run: Path) -> str:
@@ -162,6 +165,10 @@ class Tiled:
     @property
     def threshold(self) -> float:
         return self.inner.threshold
+
+    @property
+    def reason(self) -> str:
+        return self.inner.reason
 
     def propose(self, image_HW3: NDArray[np.uint8], record: ImageRecord) -> list[Found]:
         found = self.inner.propose(image_HW3, record)

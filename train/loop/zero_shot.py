@@ -41,6 +41,7 @@ class ZeroShotProposer:
     weights_sha256: str
     threshold: float
     device: str
+    reason: str = ""
 
     def propose(self, image_HW3: NDArray[np.uint8], record: ImageRecord) -> list[Found]:  # noqa: ARG002 - only text and pixels count
         rows = self.ask(self, image_HW3, [phrase for _, phrase in self.phrases])

@@ -15,7 +15,7 @@ from annotate.boxes import iou_matrix
 from annotate.journal import Journal, Kind, Status, box_event, verdict_event
 from annotate.state import ImageLabels, current
 from collect.errors import MissingServiceError, UsageError
-from train.loop.propose import Found, Request, Tally, changes, merge_found, open_proposer, propose, undecided
+from train.loop.propose import ANY_CLASS_IOU, SAME_CLASS_IOU, Found, Request, Tally, changes, merge_found, open_proposer, propose, undecided
 from train.loop.proposers import Tiled, tiles
 
 PERSON = "reviewer:ann"
@@ -155,8 +155,8 @@ def test_merged_boxes_lie_inside_and_apart(found):
     np.fill_diagonal(overlap, 0)
     names = np.array([m.category for m in merged])
     same = names[:, None] == names[None, :]
-    assert not (overlap[same] > 0.7).any()
-    assert not (overlap > 0.9).any()
+    assert not (overlap[same] > SAME_CLASS_IOU).any()
+    assert not (overlap > ANY_CLASS_IOU).any()
 
 
 def test_synonyms_merge_into_one():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -184,13 +185,18 @@ def _champion_goes_to_work(dataset, fresh, workspace, capsys):
     words = ["--root", str(workspace.root), "--device", "cpu", "--json"]
     assert boxwright.main(["propose", "shapes", "--from", "run:champion", "--threshold", "0.03", *words]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["images"], told["proposals"] > 0) == (2, True)
+    assert (told["images"], told["proposals"] > 0, told["threshold"]) == (2, True, 0.03)
+    assert boxwright.main(["propose", "shapes", "--from", "run:champion", "--dry-run", *words]) == 0
+    assert re.search(r"starts at 0\.\d\d: .*\bval\b", capsys.readouterr().err)
     run = champions.read(dataset).run
     with Journal(dataset.labels) as journal:
         box = next(iter(current(journal)[fresh[0].sha256].boxes.values()))
     assert box.proposed_by == f"model:shapes/{run}"
     assert box.category in {"disc", "bar"}
     assert len(box.details["weights_sha256"]) == 64
+    for only in ("disc", "bar"):
+        assert boxwright.main(["propose", "shapes", "--from", "run:champion", "--threshold", "0.03", "--class", only, *words]) == 0
+        assert set(json.loads(capsys.readouterr().out)["classes"]) <= {only}
     assert boxwright.main(["queue", "shapes", *words]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["run"] == f"shapes/{run}"
