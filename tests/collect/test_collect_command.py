@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +282,9 @@ def test_collect__ray_brings_what_the_local_engine_brings(demo: Workspace, site:
         assert all(site.truth(record.sha256) == site.truth(record.source_url) for record in ledger.images())
 
 
-def test_collect__ctrl_c_keeps_what_is_done(demo: Workspace) -> None:
+def test_collect__ctrl_c_keeps_what_is_done(demo: Workspace, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A second for each picture: else all of them may be there before the signal is.
+    monkeypatch.setattr(site, "offers", {path: replace(offer, delay_s=1.0) for path, offer in site.offers.items()})
     command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--quiet"]
     dataset = demo.dataset("demo")
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)

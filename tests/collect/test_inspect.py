@@ -162,8 +162,8 @@ def _scores(image: Image.Image) -> dict[str, float]:
 
 
 def _slow_file() -> bytes:
-    """A small file whose decoding takes seconds: 80 million pixels of PNG."""
-    return encoded(Image.fromarray(np.zeros((8000, 10000), np.uint8)), "PNG", compress_level=1)
+    """A small file whose decoding takes more than a second: 80 million pixels of lossless WebP."""
+    return encoded(Image.fromarray(np.zeros((8000, 10000, 3), np.uint8)), "WEBP", lossless=True, method=0)
 
 
 def test_a_file_that_hangs_the_decoder_costs_one_process_and_nothing_else() -> None:
@@ -192,7 +192,7 @@ def test_a_decoder_that_dies_is_replaced() -> None:
 
 
 def test_of_many_files_only_the_one_that_hangs_is_refused() -> None:
-    with InspectWorkers(InspectLimits(), num_workers=1, deadline_s=0.25) as workers:
+    with InspectWorkers(InspectLimits(), num_workers=1, deadline_s=0.4) as workers:
         verdicts = workers.inspect_all([b"", jpeg(1), _slow_file(), b"no image", jpeg(2)])
         kinds = [verdict.reason if isinstance(verdict, Refusal) else "" for verdict in verdicts]
         assert kinds == [Reason.EMPTY, "", Reason.DECODER_TIMEOUT, Reason.NOT_AN_IMAGE, ""]
