@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -44,12 +44,14 @@ class Ids:
 class Draft:
     """A release before it is written. Entries are made as they are asked for, in the order of their ids, and kept nowhere.
 
-    `rows` holds `(image id, record, split)`, `boxes` `(annotation id, image id, category id, box, labels of its image)`.
+    `rows` holds `(image id, record, split)`, `boxes` `(annotation id, image id, category id, box, labels of its image)`,
+    `unknown` counts the boxes left out by their class, which the definition does not have.
     """
 
     head: Document
     rows: list[tuple[int, ImageRecord, str]]
     boxes: list[tuple[int, int, int, Box, ImageLabels]]
+    unknown: Counter[str] = field(default_factory=Counter)
 
     def images(self) -> Iterator[Entry]:
         number_of = {licence["name"]: licence["id"] for licence in self.head["licenses"]}
@@ -87,8 +89,9 @@ class Draft:
 def draft(
     definition: Definition, records: list[ImageRecord], labels: Labels, split_of: dict[str, str], ids: Ids, *, unreviewed: bool
 ) -> Draft:
-    """The content for these images; `split_of` by sha256. Boxes of classes the definition no longer has are left out."""
+    """The content for these images; `split_of` by sha256. Boxes of classes the definition no longer has are left out and counted."""
     rows, boxes = [], []
+    unknown: Counter[str] = Counter()
     class_of = cache(definition.current)
     for record in records:
         entry = labels.get(record.sha256) or ImageLabels()
@@ -98,9 +101,11 @@ def draft(
             category = class_of(box.category)
             if category:
                 boxes.append((ids.annotations.of(box.id), image_id, category.id, box, entry))
+            else:
+                unknown[box.category] += 1
     rows.sort(key=itemgetter(0))
     boxes.sort(key=itemgetter(0))
-    return Draft(_head(definition, records), rows, boxes)
+    return Draft(_head(definition, records), rows, boxes, unknown)
 
 
 def _head(definition: Definition, records: list[ImageRecord]) -> Document:

@@ -107,7 +107,7 @@ def make_release(dataset: Dataset, definition: Definition, options: Options = Op
         release = Release(
             version, dataset.releases / version, changed, {split: images[split] for split in splits.SPLITS},
             {name: dict(counts) for name, counts in boxes.items()}, {size: dict(counts) for size, counts in drawn.boxes_per_size().items()},
-            assignment, dict(+left_out), _notes(boxes, left_out, assignment),
+            assignment, dict(+left_out), _notes(drawn, boxes, left_out, assignment),
         )  # fmt: skip
         if changed and not options.dry_run:
             about = _about(dataset, definition, release, parent, {"event": head, "hash": head_hash})
@@ -226,8 +226,13 @@ def _strata(labels: ImageLabels, class_of: Callable[[str], ObjectClass | None], 
     return dict(strata) or {("", ""): 1}
 
 
-def _notes(boxes: dict[str, Counter[str]], left_out: Counter[str], assignment: splits.Assignment) -> list[str]:
-    notes = [f"left out: {count} images, {why}" for why, count in (+left_out).items()]
+def _notes(drawn: Draft, boxes: dict[str, Counter[str]], left_out: Counter[str], assignment: splits.Assignment) -> list[str]:
+    notes = [f"left out: {count} image{'s' * (count != 1)}, {why}" for why, count in (+left_out).items()]
+    notes += [
+        f"left out: {count} box{'es' * (count != 1)} of class '{name}', which dataset.toml does not have; if it was renamed, "
+        f'write `was = ["{name}"]` into the [[class]] it became'
+        for name, count in sorted(drawn.unknown.items())
+    ]
     notes += [f"held out `{sha[:12]}`: {why}" for sha, why in sorted(assignment.held_out.items())]
     notes += [f"class '{name}' has no box in this release" for name, counts in boxes.items() if not counts]
     return notes

@@ -196,6 +196,19 @@ def test_release__refuses_to_give_a_class_id_to_another_class(make_dataset: Call
     assert written(make_release(small.dataset, declared))["categories"][0] == {"id": 1, "name": "cow", "supercategory": ""}
 
 
+def test_release__says_which_boxes_a_class_that_went_takes_with_it(make_dataset: Callable) -> None:
+    small = make_dataset(images=2)
+    whole = make_release(small.dataset, small.definition)
+    cats = sum(whole.boxes["cat"].values())
+    text = small.dataset.definition.read_text()
+    without = definition.parse(small.dataset.definition, text[: text.index("[[class]]")] + text[text.index("[[class]]", text.index('"cat"')) :])
+    assert "cat" not in without.class_names
+    release = make_release(small.dataset, without)
+    assert cats
+    assert release.num_boxes == whole.num_boxes - cats
+    assert [note for note in release.notes if f"{cats} box" in note and 'was = ["cat"]' in note]
+
+
 def test_release__after_an_undo_has_the_old_boxes_with_the_old_ids(make_dataset: Callable) -> None:
     small = make_dataset(images=2)
     first = written(make_release(small.dataset, small.definition))
