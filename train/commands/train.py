@@ -31,6 +31,7 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--multi-scale": ("multi_scale", float, "greatest change of the input's side, such as 0.25"),
     "--zoom-in": ("zoom_in", float, "greatest magnification of a training image"),
     "--zoom-out": ("zoom_out", float, "least magnification of a training image"),
+    "--mirror": ("mirror", float, "chance of a mirrored image; 0 where left and right are different things, as in writing"),
     "--mosaic": ("mosaic", float, "chance of four images in one"),
     "--mixup": ("mixup", float, "chance of two images blended"),
     "--copy-paste": ("copy_paste", float, "chance of pasting objects of another image"),

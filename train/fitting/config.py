@@ -72,6 +72,7 @@ class TrainConfig:
     mosaic: float = 0.0
     mixup: float = 0.0
     copy_paste: float = 0.0
+    mirror: float = 0.5
     augment: str = ""
     tensorboard: bool = False
 
@@ -82,6 +83,7 @@ class TrainConfig:
             (self.accumulate >= 1, f"--accumulate {self.accumulate}: at least 1"),
             (self.time_budget_s >= 0, f"--time-budget {self.time_budget_s:g}: seconds, more than 0"),
             (0 <= self.multi_scale < 0.75, f"--multi-scale {self.multi_scale:g}: from 0 to 0.7"),
+            (0 <= self.mirror <= 1, f"--mirror {self.mirror:g}: a chance, from 0 to 1"),
             (0 < self.zoom_out <= self.zoom_in, f"zoom from {self.zoom_out:g} to {self.zoom_in:g}: positive, the smaller first"),
         )
         for holds, message in checks:

@@ -113,7 +113,9 @@ def cached_px(config: TrainConfig) -> int:
 def augmentation(config: TrainConfig) -> Augmentation:
     """How the config wants training images changed."""
     return Augmentation(
-        geometry=Geometry(zoom=(config.zoom_out, config.zoom_in), focus=config.focus, view=config.image_size / config.crop_px),
+        geometry=Geometry(
+            zoom=(config.zoom_out, config.zoom_in), mirror=config.mirror, focus=config.focus, view=config.image_size / config.crop_px
+        ),
         pixels=config.pixels,
         mosaic=config.mosaic,
         mixup=config.mixup,
