@@ -37,6 +37,7 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--copy-paste": ("copy_paste", float, "chance of pasting objects of another image"),
     "--augment": ("augment", str, "an albumentations pipeline of your own (JSON or YAML)"),
     "--checkpoint-every": ("checkpoint_s", float, "seconds between checkpoints within an epoch (there is one at each epoch's end)"),
+    "--threads": ("threads", int, "cores to compute with on a CPU; 0 = as many as are free when it begins"),
     "--workers": ("workers", int, "loader processes; -1 = by the device"),
 }
 
