@@ -17,7 +17,8 @@ from collect.images.duplicates import NearIndex, pack
 from collect.images.hashing import Look, look
 from collect.images.inspect import Refusal
 from collect.images.similarity import confirmed
-from collect.ledger import Lease, Ledger, Settlement
+from collect.ledger import Ledger
+from collect.ledger_rows import Lease, Settlement
 from collect.licenses import allows
 from collect.net.domains import registrable_domain
 from collect.net.fetch import Lost
@@ -92,17 +93,17 @@ class Admission:
         self._ledger.settle(settlements)
 
     def _decide(self, arrival: Arrival, new: dict[str, ImageRecord]) -> Settlement:
+        if arrival.lost is not None:
+            return self._lost(arrival.lease, arrival.lost, arrival.robots)
+        picture = arrival.verdict
+        assert picture is not None
         facts = Settlement(
             arrival.lease.url_id, State.INVALID, status=arrival.status, final_url=arrival.final_url, redirects=arrival.redirects,
             etag=arrival.etag, robots=arrival.robots, num_bytes=len(arrival.data),
+            sha256="" if isinstance(picture, Refusal) else picture.sha256,
         )  # fmt: skip
-        if arrival.lost is not None:
-            return self._lost(arrival.lease, arrival.lost, arrival.robots)
-        if isinstance(arrival.verdict, Refusal):
-            return replace(facts, reason=arrival.verdict.reason, detail=arrival.verdict.detail)
-        picture = arrival.verdict
-        assert picture is not None
-        facts = replace(facts, sha256=picture.sha256)
+        if isinstance(picture, Refusal):
+            return replace(facts, reason=picture.reason, detail=picture.detail)
         early = self._exact(arrival.lease, picture, facts, new) or self._poor(picture, facts)
         if early:
             return early

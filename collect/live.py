@@ -19,7 +19,8 @@ from rich.live import Live
 from rich.table import Table
 
 from collect.definition import Definition
-from collect.ledger import Counts, Ledger
+from collect.ledger import Ledger
+from collect.ledger_rows import Counts
 from collect.records import State
 
 _LINE_EVERY_S = 5.0

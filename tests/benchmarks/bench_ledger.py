@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from collect import definition  # noqa: E402
-from collect.ledger import Ledger, Settlement  # noqa: E402
+from collect.ledger import Ledger  # noqa: E402
+from collect.ledger_rows import Settlement  # noqa: E402
 from collect.records import Candidate, ImageRecord, Licence, Reason, State  # noqa: E402
 from collect.workspace import Workspace  # noqa: E402
 from tests.collect.collecting import jpeg  # noqa: E402

@@ -19,7 +19,8 @@ import boxwright
 from collect import blobs
 from collect.contact_sheet import thumbnail, write_report
 from collect.demo.scenes import make_scene
-from collect.ledger import Counts, Ledger, Settlement
+from collect.ledger import Ledger
+from collect.ledger_rows import Counts, Settlement
 from collect.live import Row, table_rows
 from collect.records import Candidate, ImageRecord, Licence, Reason, State
 from collect.workspace import Workspace

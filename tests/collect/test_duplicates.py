@@ -46,7 +46,7 @@ def test_the_join_is_complete_to_its_radius(seed: int, radius: int) -> None:
 
 def test_the_table_finds_the_same_in_bands_as_one_by_one() -> None:
     hashes = hashes_near_each_other(7, 120_000)
-    table = HashTable(10)
+    table = HashTable(10, 4096)
     for start in range(0, len(hashes), 30_000):
         part = hashes[start : start + 30_000]
         table.extend(part, np.arange(start, start + len(part), dtype=np.int32))
