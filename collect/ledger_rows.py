@@ -10,7 +10,7 @@ import orjson
 
 from collect.records import ImageRecord, Licence, Reason, State
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
     id INTEGER PRIMARY KEY,
@@ -82,6 +82,10 @@ CREATE TABLE IF NOT EXISTS windows (         -- hashes of each image's windows, 
     sha256 TEXT PRIMARY KEY,
     hashes BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS previews (        -- of pictures that were refused or the same twice, so not stored: 24×24 grey, for report.html
+    url_id INTEGER PRIMARY KEY,
+    grey BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS queries (
     source TEXT NOT NULL,
     query TEXT NOT NULL,
@@ -122,7 +126,8 @@ class Lease:
 @dataclass(frozen=True)
 class Settlement:
     """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED); `windows` are then the
-    hashes of its windows (:func:`collect.images.duplicates.pack`).
+    hashes of its windows (:func:`collect.images.duplicates.pack`). `preview`: a thumbnail of a picture that was not stored, as
+    :func:`collect.images.hashing.signature` makes it.
     """
 
     url_id: int
@@ -140,6 +145,7 @@ class Settlement:
     num_bytes: int = 0
     image: ImageRecord | None = None
     windows: bytes = b""
+    preview: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from base64 import b64decode
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -169,6 +170,9 @@ class UrlTable(LedgerFile):
             )  # fmt: skip
             insert_images(db, [s.image for s in settlements if s.image])
             db.executemany("INSERT OR IGNORE INTO windows VALUES (?, ?)", [(s.sha256, s.windows) for s in settlements if s.windows])
+            db.executemany(
+                "INSERT OR REPLACE INTO previews VALUES (?, ?)", [(s.url_id, b64decode(s.preview)) for s in settlements if s.preview]
+            )
 
     def settlement(self, url: str) -> Settlement:
         """What became of a URL that is known; LEASED, FOUND or RETRY where nothing final did."""
@@ -203,9 +207,10 @@ class UrlTable(LedgerFile):
         return Counts(states, reasons, by_source)
 
     def examples(self, state: str, reason: str, limit: int = 3) -> list[dict[str, Any]]:
-        """Some URLs in a state for a reason, newest last: `url`, `detail`, `status`, `source`."""
+        """Some URLs in a state for a reason: `url`, `detail`, `status`, `source`, and of a duplicate `original`, the URL it equals."""
         rows = self._db.execute(
-            "SELECT url, detail, status, source, duplicate_of FROM urls WHERE state = ? AND reason = ? LIMIT ?",
+            "SELECT urls.url, urls.detail, urls.status, urls.source, urls.duplicate_of, images.source_url AS original"
+            " FROM urls LEFT JOIN images ON images.sha256 = urls.duplicate_of WHERE urls.state = ? AND urls.reason = ? LIMIT ?",
             (state, reason, limit),
         )
         return [dict(row) for row in rows]
