@@ -66,11 +66,8 @@ def _labels(dataset: Dataset) -> dict[str, Any]:
     with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
         state = current(journal)
         # Only those that were labelled are looked at one by one: a quarter of a million whole records take five seconds.
-        labelled = (
-            [state[sha256] for (sha256,) in ledger.rows("SELECT sha256 FROM images WHERE state = 'KEPT'") if sha256 in state]
-            if state
-            else []
-        )
+        kept = ledger.rows("SELECT sha256 FROM images WHERE state = 'KEPT'") if state else []
+        labelled = [state[sha256] for (sha256,) in kept if sha256 in state]
         for entry in labelled:
             verdicts[entry.verdict] += 1
             boxes += len(entry.present())
