@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from annotate.image_index import ImageIndex
 from annotate.incoming import Incoming, gather
 from annotate.journal import Event, Journal, Kind
 from annotate.state import ImageLabels
-from collect.blobs import store, sweep
+from collect.blobs import Blob, store_all, sweep
 from collect.clock import now
 from collect.definition import Definition, create, load, parse
 from collect.errors import CorruptError, NotFoundError, UsageError
@@ -33,9 +32,6 @@ from collect.ledger import Ledger
 from collect.licenses import USER_SUPPLIED, allows, check_entry, spdx_from_name
 from collect.records import ImageRecord, Licence, Reason, State
 from collect.workspace import Dataset
-
-#: Up to here each image is synced by itself; one sync of everything is quicker for more.
-_FEW = 50
 
 Track = Callable[[Iterable[Any], str], Iterator[Any]]
 
@@ -105,7 +101,7 @@ def _take_in(dataset: Dataset, request: Request, found: LabelSet, path: Path, tr
     with exclusive(dataset.locks / "collect", f"import {dataset.name}"):
         sweep(dataset)
         held = held.renewed(dataset)
-        _store_images(dataset, [entry for entry in incoming if entry.picture.sha256 not in held.records], track)
+        store_all(dataset, _blobs([entry for entry in incoming if entry.picture.sha256 not in held.records], track))
         if definition is None:
             create(dataset, text)
         outcome.new_images = _write_ledger(dataset, incoming, held, request, found)
@@ -197,18 +193,15 @@ def _check_licences(definition: Definition | None, incoming: list[Incoming], fou
             found.complain("dataset.toml", spdx, word, Done.NOTED)
 
 
-def _store_images(dataset: Dataset, incoming: list[Incoming], track: Track) -> None:
-    """Put the images into the store; on the disk when this returns, by one sync of all where they are many."""
-    many = len(incoming) > _FEW
+def _blobs(incoming: list[Incoming], track: Track) -> Iterator[Blob]:
+    """The images to be stored, each read when its turn comes."""
     for entry in track(incoming, "storing"):
         if entry.path is None:
             continue
         data = entry.path.read_bytes()
         if hashlib.sha256(data).hexdigest() != entry.picture.sha256:
             raise CorruptError(f"{entry.path} changed while it was imported; run this again when nothing writes to it")
-        store(dataset, entry.picture.sha256, entry.picture.extension, data, durable=not many)
-    if many:
-        os.sync()
+        yield Blob(entry.picture.sha256, entry.picture.extension, data)
 
 
 def _write_ledger(dataset: Dataset, incoming: list[Incoming], held: Held, request: Request, found: LabelSet) -> int:

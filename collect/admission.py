@@ -6,6 +6,7 @@ Bytes are written before the row that names them is committed. One thread at a t
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ from collect.images.duplicates import NearIndex, pack
 from collect.images.hashing import Look, look
 from collect.images.inspect import Refusal
 from collect.images.similarity import confirmed
-from collect.ledger import Lease, Ledger, Settlement
+from collect.ledger import Ledger
+from collect.ledger_rows import Lease, Settlement
 from collect.licenses import allows
 from collect.net.domains import registrable_domain
 from collect.net.fetch import Lost
@@ -25,6 +27,7 @@ from collect.records import ImageRecord, Picture, Reason, State
 from collect.workspace import Dataset
 
 _REPEATS_OF_A_PLACEHOLDER = 5
+_PREVIEWS = 60  # per reason and call: more are not shown
 _DRAWN = 0.3  # the score from which a picture may be a drawing
 
 
@@ -62,6 +65,7 @@ class Admission:
         self._drawn: set[str] = set()  # drawings of this batch that were known already
         self._by_domain: dict[str, int] | None = None
         self._by_creator: dict[str, int] = {}
+        self._num_previews: Counter[Reason] = Counter()
 
     def refuse_early(self, lease: Lease) -> Settlement | None:
         """What can be said before anything is requested: licence and caps."""
@@ -92,17 +96,17 @@ class Admission:
         self._ledger.settle(settlements)
 
     def _decide(self, arrival: Arrival, new: dict[str, ImageRecord]) -> Settlement:
+        if arrival.lost is not None:
+            return self._lost(arrival.lease, arrival.lost, arrival.robots)
+        picture = arrival.verdict
+        assert picture is not None
         facts = Settlement(
             arrival.lease.url_id, State.INVALID, status=arrival.status, final_url=arrival.final_url, redirects=arrival.redirects,
             etag=arrival.etag, robots=arrival.robots, num_bytes=len(arrival.data),
+            sha256="" if isinstance(picture, Refusal) else picture.sha256,
         )  # fmt: skip
-        if arrival.lost is not None:
-            return self._lost(arrival.lease, arrival.lost, arrival.robots)
-        if isinstance(arrival.verdict, Refusal):
-            return replace(facts, reason=arrival.verdict.reason, detail=arrival.verdict.detail)
-        picture = arrival.verdict
-        assert picture is not None
-        facts = replace(facts, sha256=picture.sha256)
+        if isinstance(picture, Refusal):
+            return replace(facts, reason=picture.reason, detail=picture.detail)
         early = self._exact(arrival.lease, picture, facts, new) or self._poor(picture, facts)
         if early:
             return early
@@ -149,15 +153,21 @@ class Admission:
         for name, reason, limit in quality_limits(self._policy):
             score = picture.quality.get(name, 0.0)
             if score > limit:
-                return replace(facts, reason=reason, detail=f"{name} {score:.2f}; the limit is {limit:g}")
+                detail = f"{name} {score:.2f}; the limit is {limit:g}"
+                return replace(facts, reason=reason, detail=detail, preview=self._preview(reason, picture))
         return None
 
     def _near_duplicate(self, picture: Picture, seen: Look, facts: Settlement, new: dict[str, ImageRecord]) -> Settlement | None:
         for sha256, bits in self._near.suspects(seen):
             held = new[sha256] if sha256 in new else self._ledger.image(sha256)
             if held is not None and confirmed(picture.signature, str(held.extra.get("signature", ""))):
-                return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=f"{bits} of 64 bits apart", duplicate_of=sha256)
+                preview, detail = self._preview(Reason.NEAR, picture), f"{bits} of 64 bits apart"
+                return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=detail, duplicate_of=sha256, preview=preview)
         return None
+
+    def _preview(self, reason: Reason, picture: Picture) -> str:
+        self._num_previews[reason] += 1
+        return picture.signature if self._num_previews[reason] <= _PREVIEWS else ""
 
     def _new(self, arrival: Arrival, picture: Picture, seen: Look, facts: Settlement) -> Settlement:
         lease = arrival.lease

@@ -35,14 +35,14 @@ def store_all(dataset: Dataset, blobs: Iterable[Blob], *, durable: bool = True) 
 
     All of them, and the folders that name them, are on the disk before this returns, so rows that name them may be
     committed: one sync of the file system for the lot, where a sync per file and folder costs ten times as much. What a power
-    cut leaves half written has no row yet. `durable=False` leaves out the sync: for tests and throw-away sets only.
+    cut leaves half written has no row yet. `durable=False` leaves the sync to the caller (:mod:`collect.durability`).
 
     Raises:
         StorageError: the disk is full or cannot be written; no part of a blob is left under its name.
     """
     images = str(dataset.images)
-    with storage_errors():
-        for blob in blobs:
+    for blob in blobs:
+        with storage_errors():
             path = f"{images}/{blob.sha256[:2]}/{blob.sha256[2:4]}/{blob.sha256}.{blob.extension}"
             temporary = f"{images}/{_UNFINISHED}/{blob.sha256}.{os.getpid()}"
             try:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from collect.admission import Arrival
-from collect.ledger import Lease, Settlement
+from collect.ledger_rows import Lease, Settlement
 from collect.records import State
 
 _HELD_BYTES = 128_000_000
@@ -103,12 +103,12 @@ class Run:
             if self._failure:
                 raise self._failure
             moment = time.monotonic()
-            if moment >= look_at and len(self._unsettled) <= self._window // 2:
+            if not self._unsettled or (moment >= look_at and len(self._unsettled) <= self._window // 2):
                 found = await self._lease()
                 if not found and not self._unsettled:
                     return
                 # A short answer means that little waits: no need to ask again at once.
-                look_at = 0.0 if found >= self._window // 4 or not self._unsettled else moment + _LOOK_AGAIN_S
+                look_at = 0.0 if found >= self._window // 4 else moment + _LOOK_AGAIN_S
             if on_progress and moment - reported_at >= _LOOK_AGAIN_S:
                 reported_at = moment
                 on_progress(self._progress)

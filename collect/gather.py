@@ -16,7 +16,8 @@ from typing import TypeGuard
 
 from collect.definition import Definition
 from collect.errors import MissingServiceError, NotFoundError
-from collect.ledger import Counts, Lease, Ledger, Settlement
+from collect.ledger import Ledger
+from collect.ledger_rows import Counts, Lease, Settlement
 from collect.licenses import allows
 from collect.pipeline import DownloadSettings, Pipeline
 from collect.planner import Planner

@@ -1,14 +1,16 @@
-"""The tables of ledger.sqlite, and how their rows become records and back."""
+"""The tables of ledger.sqlite, what is read from and written to them, and how rows become records and back."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
+from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from collect.records import ImageRecord, Licence, Reason, State
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
     id INTEGER PRIMARY KEY,
@@ -80,6 +82,10 @@ CREATE TABLE IF NOT EXISTS windows (         -- hashes of each image's windows, 
     sha256 TEXT PRIMARY KEY,
     hashes BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS previews (        -- of pictures that were refused or the same twice, so not stored: 24×24 grey, for report.html
+    url_id INTEGER PRIMARY KEY,
+    grey BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS queries (
     source TEXT NOT NULL,
     query TEXT NOT NULL,
@@ -101,13 +107,63 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Lease:
+    """A URL handed out for download, with what its finds say."""
+
+    url_id: int
+    url: str
+    domain: str
+    attempts: int
+    source: str
+    class_name: str
+    licence: Licence
+    page_url: str
+    query: str
+    sha1: str
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED); `windows` are then the
+    hashes of its windows (:func:`collect.images.duplicates.pack`). `preview`: a thumbnail of a picture that was not stored, as
+    :func:`collect.images.hashing.signature` makes it.
+    """
+
+    url_id: int
+    state: State
+    reason: Reason = Reason.NONE
+    detail: str = ""
+    retry_at: float = 0.0
+    sha256: str = ""
+    duplicate_of: str = ""
+    status: int = 0
+    final_url: str = ""
+    redirects: int = 0
+    etag: str = ""
+    robots: str = ""
+    num_bytes: int = 0
+    image: ImageRecord | None = None
+    windows: bytes = b""
+    preview: str = ""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many URLs stand where: by state, by `STATE(reason)`, and by (source, class, state)."""
+
+    states: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    by_source: dict[tuple[str, str, str], int] = field(default_factory=dict)
+
+
 def image_row(record: ImageRecord) -> tuple[Any, ...]:
     """The values of a row of `images`, in the order of IMAGE_COLUMNS."""
     values = {name: getattr(record, name) for name in IMAGE_COLUMNS if name not in {"licence", "grp", "quality", "extra"}}
     values["licence"] = licence_json(record.licence)
     values["grp"] = record.group
-    values["quality"] = json.dumps(record.quality)
-    values["extra"] = json.dumps(record.extra)
+    values["quality"] = _json(record.quality)
+    values["extra"] = _json(record.extra)
     return tuple(values[name] for name in IMAGE_COLUMNS)
 
 
@@ -116,17 +172,21 @@ def image_record(row: sqlite3.Row) -> ImageRecord:
     values: dict[str, Any] = dict(row)
     values["group"] = values.pop("grp")
     values["licence"] = licence_from_json(values["licence"])
-    values["quality"] = json.loads(values["quality"])
-    values["extra"] = json.loads(values["extra"])
+    values["quality"] = orjson.loads(values["quality"])
+    values["extra"] = orjson.loads(values["extra"])
     values["state"], values["reason"] = State(values["state"]), Reason(values["reason"])
     return ImageRecord(**values)
 
 
 def licence_json(licence: Licence) -> str:
     """A licence as JSON, what is empty left out."""
-    return json.dumps({key: value for key, value in vars(licence).items() if value}, ensure_ascii=False)
+    return _json({key: value for key, value in vars(licence).items() if value})
 
 
 def licence_from_json(text: str) -> Licence:
     """A licence from its JSON."""
-    return Licence(**json.loads(text))
+    return Licence(**orjson.loads(text))
+
+
+def _json(document: dict[str, Any]) -> str:
+    return orjson.dumps(document).decode()

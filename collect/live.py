@@ -5,10 +5,11 @@ On a terminal it is redrawn in place; else a plain line comes every few seconds.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from rich.live import Live
 from rich.table import Table
 
 from collect.definition import Definition
-from collect.ledger import Counts, Ledger
+from collect.ledger import Ledger
+from collect.ledger_rows import Counts
 from collect.records import State
 
 _LINE_EVERY_S = 5.0
 _DRAW_EVERY_S = 0.5
+_RATE_OVER_S = 10.0
+_LONGEST_NAME = 24
 #: How far a URL has come, at least, in each state. A refused or lost URL counts for nothing beyond "found".
 _PASSED = {
     State.ALLOWED: 1, State.LEASED: 1, State.RETRY: 1, State.GONE: 1,
@@ -56,6 +60,14 @@ def table_rows(counts: Counts) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class _Moment:
+    """How many images each source and class had kept at a moment (monotonic seconds)."""
+
+    at: float
+    kept: Counter[tuple[str, str]]
+
+
 class _Watch:
     """Reads the ledger now and then, on a connection of its own."""
 
@@ -63,26 +75,31 @@ class _Watch:
         self._ledger = ledger
         self._quotas = {entry.name: entry.quota for entry in definition.classes}
         self._began = time.monotonic()
-        self._before: dict[tuple[str, str], int] | None = None
+        self._seen: deque[_Moment] = deque()  # the first, then those of the last seconds
         self.pause_s = _DRAW_EVERY_S
 
-    def table(self) -> Table:
-        """The whole table as it stands."""
-        rows, elapsed = self._rows(), time.monotonic() - self._began
+    def table(self, *, at_the_end: bool = False) -> Table:
+        """The whole table as it stands; rates are those of the last seconds, or at the end those of the whole."""
+        rows = self._rows()
+        first, now = self._seen[0], self._seen[-1]
+        earlier = first if at_the_end or now.at - first.at <= _RATE_OVER_S else self._seen[1]
+        rates = {place: number / max(now.at - earlier.at, 0.1) for place, number in (now.kept - earlier.kept).items()}
         table = Table(header_style="bold", box=None, pad_edge=False)
         for name in ("source", "class", *_STEPS, "quota", "kept/s", "time left"):
             table.add_column(name, justify="left" if name in {"source", "class"} else "right", overflow="ellipsis")
-        kept: Counter[str] = Counter()
-        gained: Counter[str] = Counter()
+        longest_s = 0.0
         for row in rows:
-            kept[row.class_name] += row.steps[-1]
-            gained[row.class_name] += self._gain(row)
-        for row in rows:
-            rate, quota = self._gain(row) / max(elapsed, 0.1), self._quotas.get(row.class_name, 0)
-            missing, speed = max(quota - kept[row.class_name], 0), gained[row.class_name] / max(elapsed, 0.1)
-            left = _duration(missing / speed) if speed and missing else ("–" if missing else "done")
-            cells = (*(f"{number:,}" for number in row.steps), f"{quota:,}" if quota else "–", f"{rate:.1f}", left if quota else "–")
-            table.add_row(row.source, row.class_name, *cells)
+            quota = self._quotas.get(row.class_name, 0)
+            missing = max(quota - sum(other.steps[-1] for other in rows if other.class_name == row.class_name), 0)
+            speed = sum(rate for (_source, class_name), rate in rates.items() if class_name == row.class_name)
+            left_s = missing / speed if speed and not at_the_end else math.inf if missing else 0.0
+            longest_s = max(longest_s, left_s)
+            rate = rates.get((row.source, row.class_name), 0.0)
+            table.add_row(_short(row.source), row.class_name, *self._cells(row.steps, quota, rate, left_s))
+        if len(rows) > 1:
+            table.add_section()
+            steps = tuple(sum(row.steps[step] for row in rows) for step in range(len(_STEPS)))
+            table.add_row("all", "", *self._cells(steps, sum(self._quotas.values()), sum(rates.values()), longest_s), style="bold")
         return table
 
     def line(self) -> str:
@@ -92,16 +109,17 @@ class _Watch:
         words = ", ".join(f"{name} {number:,}" for name, number in zip(_STEPS, totals, strict=True))
         return f"{words}, {time.monotonic() - self._began:.0f} s"
 
-    def _gain(self, row: Row) -> int:
-        """Images kept since this watch began."""
-        return row.steps[-1] - (self._before or {}).get((row.source, row.class_name), 0)
+    def _cells(self, steps: tuple[int, ...], quota: int, rate: float, left_s: float) -> tuple[str, ...]:
+        left = "–" if not quota or math.isinf(left_s) else _duration(left_s) if left_s else "done"
+        return (*(f"{number:,}" for number in steps), f"{quota:,}" if quota else "–", f"{rate:.1f}", left)
 
     def _rows(self) -> list[Row]:
         began = time.monotonic()
         rows = table_rows(self._ledger.counts())
         self.pause_s = max(_DRAW_EVERY_S, 20 * (time.monotonic() - began))  # a large ledger is read less often
-        if self._before is None:
-            self._before = {(row.source, row.class_name): row.steps[-1] for row in rows}
+        self._seen.append(_Moment(began, Counter({(row.source, row.class_name): row.steps[-1] for row in rows})))
+        while len(self._seen) > 3 and self._seen[2].at < began - _RATE_OVER_S:
+            del self._seen[1]
         return rows
 
 
@@ -128,7 +146,7 @@ def _draw(path: Path, definition: Definition, stop: threading.Event) -> None:
         with Live(watch.table(), console=RichConsole(file=sys.stderr), auto_refresh=False) as live:
             while not stop.wait(watch.pause_s):
                 live.update(watch.table(), refresh=True)
-            live.update(watch.table(), refresh=True)
+            live.update(watch.table(at_the_end=True), refresh=True)
 
 
 def _write_lines(path: Path, definition: Definition, stop: threading.Event) -> None:
@@ -138,6 +156,16 @@ def _write_lines(path: Path, definition: Definition, stop: threading.Event) -> N
         while not stop.wait(max(_LINE_EVERY_S, watch.pause_s)):
             sys.stderr.write(watch.line() + "\n")
             sys.stderr.flush()
+
+
+def _short(source: str) -> str:
+    """A source's name for the table: of a long path the end tells more.
+
+    >>> _short("urls:/home/somebody/lists/of/pictures.csv")
+    'urls:…ts/of/pictures.csv'
+    """
+    kind, colon, rest = source.partition(":")
+    return source if len(source) <= _LONGEST_NAME else f"{kind}{colon}…{rest[len(kind) + 2 - _LONGEST_NAME :]}"
 
 
 def _duration(seconds: float) -> str:

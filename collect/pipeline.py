@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
+
+# Matrices here are tiny: OpenBLAS's threads would only cost a tenth of a second to start. Read once, when numpy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from collect import blobs
 from collect.admission import Admission, Arrival, RetryPolicy
@@ -22,7 +26,8 @@ from collect.flow import Progress, Result, Run
 from collect.images.decoding import Decoding
 from collect.images.inspect import InspectLimits
 from collect.images.workers import InspectWorkers
-from collect.ledger import Lease, Ledger, Settlement
+from collect.ledger import Ledger
+from collect.ledger_rows import Lease, Settlement
 from collect.net.address import AddressGuard, Lookup
 from collect.net.domains import registrable_domain
 from collect.net.fetch import Fetcher, FetchLimits, Lost

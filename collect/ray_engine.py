@@ -16,7 +16,8 @@ from collect.admission import Arrival
 from collect.definition import Definition
 from collect.errors import MissingServiceError
 from collect.gather import LimitedPipeline
-from collect.ledger import Lease, Ledger
+from collect.ledger import Ledger
+from collect.ledger_rows import Lease
 from collect.net.fetch import Lost
 from collect.pipeline import DownloadSettings, Pipeline
 from collect.records import Reason, State

@@ -1,16 +1,19 @@
 """Visiting the sources of kept images again: what was taken down, opted out or relicensed is revoked, all else untouched.
 
-Only a clear word counts. 404 and 410 mean taken down; robots.txt, X-Robots-Tag and TDM reservations mean opted out; a
-licence that the source states now and the definition does not allow means relicensed. A server that fails, a robots.txt
-that cannot be read, an image that a search no longer lists: these say nothing, and nothing is done.
+Only a clear word counts. 404 and 410 mean taken down, and so do a web page in the image's place (unless it asks whether one
+is a robot) and a stand-in: a drawn placeholder, or the same other picture under the addresses of several images. robots.txt,
+X-Robots-Tag and TDM reservations mean opted out; a licence that the source states now and the definition does not allow
+means relicensed. A server that fails, a robots.txt that cannot be read, an image that was encoded anew or that a search no
+longer lists: these say nothing, and nothing is done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
@@ -21,15 +24,20 @@ from yarl import URL
 
 from collect.definition import Definition
 from collect.errors import BoxwrightError
+from collect.images.inspect import InspectLimits
+from collect.images.similarity import confirmed
+from collect.images.workers import InspectWorkers
 from collect.ledger import Ledger
 from collect.licenses import allows
 from collect.net.address import AddressGuard
-from collect.net.fetch import Fetcher, FetchLimits, Lost, LostError
+from collect.net.fetch import Fetcher, FetchLimits, Lost, LostError, Reply
 from collect.net.robots import RobotsCache, opted_out, tdm_header
 from collect.net.throttle import Throttle
+from collect.net.visit import HTML_TYPES
 from collect.pipeline import DownloadSettings
 from collect.planner import is_explicit
-from collect.records import ImageRecord, Reason, State
+from collect.records import ImageRecord, Picture, Reason, State
+from collect.sources.challenges import challenge_in
 from collect.sources.source import Outcome, Source, SourceSettings, open_source
 from collect.version import user_agent
 
@@ -38,6 +46,8 @@ _GONE = {404, 410}
 #: Where large hosts lead, with status 200, for pictures that were removed: Flickr, Imgur, Photobucket and the like.
 _TOMBSTONE = re.compile(r"/(photo_unavailable(_\w+)?|image_unavailable|unavailable|removed|image[-_]not[-_]found)\.(gif|jpe?g|png|webp)$")
 _FINE = Lost(State.KEPT, Reason.NONE)
+#: The score from which a picture in another's place is an 'image not available'.
+_DRAWN = 0.95
 #: Searches that state no licence: asking them again tells nothing.
 _SILENT = {"bing-images", "google-images", "brave", "serpapi"}
 log = logging.getLogger(__name__)
@@ -125,15 +135,21 @@ class Recheck:
         policy = self._definition.collect
         throttle = Throttle(policy.concurrency, policy.per_domain, polite=self._settings.polite)
         guard = AddressGuard(self._settings.allow_addresses, self._settings.lookup)
-        limits = FetchLimits(deadline_s=policy.deadline_s)
-        async with Fetcher(guard, throttle, limits, user_agent(self._definition.contact)) as fetcher:
-            visitor = _Visitor(fetcher, RobotsCache(fetcher) if self._settings.polite else None)
-            waiting = iter(records)
-            while part := list(islice(waiting, _AT_ONCE)):
-                verdicts = await asyncio.gather(*(visitor.visit(record.source_url) for record in part))
-                for record, verdict in zip(part, verdicts, strict=True):
-                    self._note(record, verdict)
-                on_progress(len(part))
+        limits = FetchLimits(round(policy.max_megabytes * 1e6), deadline_s=policy.deadline_s)
+        pictures = InspectLimits(limits.max_bytes, round(policy.max_megapixels * 1e6), policy.max_frames)
+        with InspectWorkers(pictures, self._settings.num_decoders, self._settings.decode_deadline_s) as workers:
+            async with Fetcher(guard, throttle, limits, user_agent(self._definition.contact)) as fetcher:
+                visitor = _Visitor(fetcher, RobotsCache(fetcher) if self._settings.polite else None, workers)
+                waiting = iter(records)
+                while part := list(islice(waiting, _AT_ONCE)):
+                    verdicts = await asyncio.gather(*(visitor.visit(record) for record in part))
+                    for record, verdict in zip(part, verdicts, strict=True):
+                        self._note(record, verdict)
+                    on_progress(len(part))
+        for sha256s in visitor.others_shown.values():
+            if len(sha256s) > 1:
+                for sha256 in sha256s:
+                    self._revoke(sha256, Reason.TAKEN_DOWN)
 
     def _note(self, record: ImageRecord, verdict: Reason | None) -> None:
         self.result.checked += 1
@@ -144,14 +160,19 @@ class Recheck:
 
 
 class _Visitor:
-    """Asks a URL's site whether it still offers it, to us; no body is read."""
+    """Asks an image's site whether it still offers it, to us; a body is read only where its length is another than it was.
 
-    def __init__(self, fetcher: Fetcher, robots: RobotsCache | None) -> None:
-        self._fetcher, self._robots = fetcher, robots
+    Attributes:
+        others_shown: sha256 of each other picture that came -> the images in whose place it came.
+    """
 
-    async def visit(self, url: str) -> Reason | None:
+    def __init__(self, fetcher: Fetcher, robots: RobotsCache | None, workers: InspectWorkers) -> None:
+        self._fetcher, self._robots, self._workers = fetcher, robots, workers
+        self.others_shown: defaultdict[str, list[str]] = defaultdict(list)
+
+    async def visit(self, record: ImageRecord) -> Reason | None:
         """TAKEN_DOWN, OPTED_OUT, NONE (all is well), or None where nobody can tell."""
-        reserved = False
+        reserved = is_page = False
 
         async def check(hop: URL) -> None:
             nonlocal reserved
@@ -165,14 +186,35 @@ class _Visitor:
             reserved = reserved or rules.reserved(hop.path)
 
         def wanted(response: aiohttp.ClientResponse) -> None:
+            nonlocal is_page
             if response.status in _GONE or _TOMBSTONE.search(response.url.path):
                 raise LostError(Lost(State.REVOKED, Reason.TAKEN_DOWN))
             said = tdm_header(response.headers)
             if opted_out(response.headers) or (reserved if said is None else said):
                 raise LostError(Lost(State.REVOKED, Reason.OPTED_OUT))
-            raise LostError(_FINE if response.status == 200 else Lost(State.RETRY, Reason.HTTP_4XX))
+            if response.status != 200:
+                raise LostError(Lost(State.RETRY, Reason.HTTP_4XX))
+            is_page = response.content_type in HTML_TYPES
+            if not is_page and response.content_length == record.num_bytes:
+                raise LostError(_FINE)
 
-        reply = await self._fetcher.fetch(url, check, wanted)
-        if isinstance(reply, Lost) and reply.state in {State.KEPT, State.REVOKED}:
-            return reply.reason
-        return None
+        reply = await self._fetcher.fetch(record.source_url, check, wanted)
+        if isinstance(reply, Lost):
+            return reply.reason if reply.state in {State.KEPT, State.REVOKED} else None
+        if is_page:
+            return None if challenge_in(reply.body.decode(errors="replace")) else Reason.TAKEN_DOWN
+        return await self._compare(record, reply)
+
+    async def _compare(self, record: ImageRecord, reply: Reply) -> Reason | None:
+        """What other bytes than were expected say: the same picture, a stand-in, or nothing."""
+        if hashlib.sha256(reply.body).hexdigest() == record.sha256:
+            return Reason.NONE
+        picture = await asyncio.to_thread(self._workers.inspect, reply.body)
+        if not isinstance(picture, Picture):
+            return None
+        if confirmed(picture.signature, str(record.extra.get("signature", ""))):
+            return Reason.NONE
+        if picture.quality["placeholder"] >= _DRAWN:
+            return Reason.TAKEN_DOWN
+        self.others_shown[picture.sha256].append(record.sha256)
+        return Reason.NONE

@@ -59,7 +59,7 @@ _ORDER = (State.REVOKED, State.QUARANTINED, State.DUPLICATE, State.INVALID, Stat
 
 
 class Loss(TypedDict):
-    """All URLs that share a state and a reason; `examples` are `{url, detail, status, source, duplicate_of}`."""
+    """All URLs that share a state and a reason; `examples` are those of :meth:`collect.ledger.Ledger.examples`."""
 
     state: str
     reason: str

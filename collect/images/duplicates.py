@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collect.images.hashing import Look, as_uint64, look
+from collect.images.hashing import NUM_WINDOWS, Look, as_uint64, look
 from collect.images.similarity import confirmed
 
 _BANDS = 4
 _BAND_BITS = 16
 _KEYS = 1 << _BAND_BITS
-_SEAL_AT = 4096
+_SEAL_AT = 4096  # pictures
 _BLOCK = 1 << 18
 
 Hashes = NDArray[np.uint64]
@@ -36,7 +36,7 @@ class NearIndex:
     """Hashes of all images ever held, to be asked for those near a new one; grows one by one, about 270 bytes each."""
 
     def __init__(self, radius_bits: int = 10) -> None:
-        self._wholes, self._windows = HashTable(radius_bits), HashTable(radius_bits)
+        self._wholes, self._windows = HashTable(radius_bits, _SEAL_AT), HashTable(radius_bits, _SEAL_AT * NUM_WINDOWS)
         self._sha256s = bytearray()
 
     def __len__(self) -> int:
@@ -75,12 +75,12 @@ class NearIndex:
 class HashTable:
     """64-bit hashes with their owners' numbers, searched within a radius.
 
-    The newest are compared one by one (numpy compares a million in a millisecond); once they are a sixteenth of all, everything
-    is sorted into bands anew.
+    The newest are compared one by one (numpy compares a million in a millisecond); once they are more than `seal_at` and a
+    sixteenth of all, everything is sorted into bands anew.
     """
 
-    def __init__(self, radius_bits: int) -> None:
-        self._radius = radius_bits
+    def __init__(self, radius_bits: int, seal_at: int) -> None:
+        self._radius, self._seal_at = radius_bits, seal_at
         self._hashes, self._owners = np.zeros(1024, np.uint64), np.zeros(1024, np.int32)
         self._size = self._sealed = 0
         self._bands: list[_Band] = []
@@ -97,7 +97,7 @@ class HashTable:
         self._hashes[self._size : end] = hashes_N
         self._owners[self._size : end] = owners_N
         self._size = end
-        if self._size - self._sealed > max(_SEAL_AT, self._sealed // 16):
+        if self._size - self._sealed > max(self._seal_at, self._sealed // 16):
             self._bands = [_Band(self._hashes[: self._size], band) for band in range(_BANDS)]
             self._sealed = self._size
 
@@ -105,9 +105,9 @@ class HashTable:
         """`(owner, distance)` of every hash within the radius of one of those asked for; an owner may come more than once."""
         tail = self._hashes[self._sealed : self._size]
         distances = np.bitwise_count(asked_Q[:, None] ^ tail[None, :])
-        which, places = np.nonzero(distances <= self._radius)
-        owners = self._owners[self._sealed + places]
-        answers = list(zip(owners.tolist(), distances[which, places].tolist(), strict=True))
+        near = np.flatnonzero(distances <= self._radius)
+        owners = self._owners[self._sealed + near % max(1, len(tail))]
+        answers = list(zip(owners.tolist(), distances.ravel()[near].tolist(), strict=True))
         for band, num_bits in zip(self._bands, _band_radii(self._radius), strict=True) if self._bands else ():
             which, rows = band.rows(asked_Q, _masks(num_bits))
             distances = np.bitwise_count(self._hashes[rows] ^ asked_Q[which])

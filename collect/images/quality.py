@@ -52,6 +52,8 @@ def placeholder(histogram_256: Histogram) -> float:
     """How much the picture looks drawn and flat, as 'image not available' does: few grey levels make up nearly all of it."""
     shares = histogram_256.reshape(64, 4).sum(axis=1) / histogram_256.sum()
     flat = float(np.sort(shares)[-2:].sum())
+    if flat <= 0.6:
+        return 0.0
     spread = int(np.count_nonzero(shares > 0.002))
     return max(0.0, min(1.0, (flat - 0.6) / 0.35)) * max(0.0, min(1.0, (24 - spread) / 12))
 
@@ -69,21 +71,19 @@ def blurred(grey_HW: Grey) -> float:
 
 def banner(grey_HW: Grey) -> float:
     """How sure a strip at the bottom or top is an agency's banner: a full-width edge, flat behind it, a line of text upon it."""
-    return max(_strip(grey_HW), _strip(grey_HW[::-1]))
-
-
-def _strip(grey_HW: Grey) -> float:
     height, width = grey_HW.shape
     lowest, highest = max(3, round(height * 0.03)), round(height * 0.2)
     if highest <= lowest:
         return 0.0
-    tail = grey_HW[height - highest - 1 :].astype(np.int16)
-    steps = np.diff(tail[: highest - lowest + 2], axis=0)
-    agree = np.maximum(np.count_nonzero(steps > _STEP, axis=1), np.count_nonzero(steps < -_STEP, axis=1))
-    edge = int(agree.argmax())
-    if agree[edge] < 0.75 * width:
-        return 0.0
-    return float(agree[edge]) / width if _is_written_upon(tail[edge + 1 :]) else 0.0
+    tails_2RW = np.stack([grey_HW[height - highest - 1 :], grey_HW[highest::-1]]).astype(np.int16)
+    steps = tails_2RW[:, 1 : highest - lowest + 2] - tails_2RW[:, : highest - lowest + 1]
+    up, down = (np.add.reduce(steps > _STEP, axis=2, dtype=np.int32), np.add.reduce(steps < -_STEP, axis=2, dtype=np.int32))
+    surest = 0.0
+    for tail, agree in zip(tails_2RW, np.maximum(up, down), strict=True):
+        edge = int(agree.argmax())
+        if agree[edge] >= 0.75 * width and _is_written_upon(tail[edge + 1 :]):
+            surest = max(surest, float(agree[edge]) / width)
+    return surest
 
 
 def _is_written_upon(strip_HW: NDArray[np.int16]) -> bool:

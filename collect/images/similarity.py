@@ -9,36 +9,30 @@ from numpy.typing import NDArray
 
 from collect.images.hashing import SIGNATURE_SIDE, resampling, signature_array
 
-#: Correlation from which two thumbnails are one picture; LOG.md has the measurement.
-MATCH = 0.94
-_SCALES = (0.86, 0.88, 0.9, 0.92, 0.95)
-_STEPS = 5
+#: Correlation from which two thumbnails are one picture, and from which one is a part of the other (a part is met only to
+#: within the steps below); LOG.md has the measurement.
+MATCH, PART_MATCH = 0.94, 0.92
+_SCALES = (0.86, 0.88, 0.9, 0.93)
+_STEPS = 7
 _SOMEWHAT = 0.3
 
 
 def confirmed(signature_a: str, signature_b: str) -> bool:
-    """Whether two signatures show the same picture; False where one is missing."""
-    return bool(signature_a and signature_b) and similarity(signature_a, signature_b) >= MATCH
+    """Whether two signatures show the same picture: as they are, mirrored, or one a part of the other; False where one is missing.
 
-
-def similarity(signature_a: str, signature_b: str) -> float:
-    """The best correlation of two thumbnails: as they are, mirrored, or one against a part of the other.
-
-    1 = equal but for brightness and contrast. A flat picture equals only another flat one of the same grey. Parts are tried
-    where the wholes agree somewhat: a crop that shares nine tenths of each side does.
+    Brightness and contrast do not count.
     """
+    if not (signature_a and signature_b):
+        return False
     a, b = signature_array(signature_a), signature_array(signature_b)
     if a.std() < 1 or b.std() < 1:
-        return float(np.abs(a - b).max() < 4)
-    best = 0.0
-    for other in (b, b[:, ::-1]):
-        whole = float(_unit(a[None])[0] @ _unit(other[None])[0])
-        best = max(best, whole)
-        if _SOMEWHAT < whole < MATCH:
-            best = max(best, _best_part(a, other), _best_part(other, a))
-        if best >= MATCH:
-            break
-    return best
+        return bool(np.abs(a - b).max() < 4)  # a flat picture equals only another flat one of the same grey
+    unit_a, mirrored = _unit(a[None])[0], b[:, ::-1]
+    wholes = [(float(unit_a @ _unit(other[None])[0]), other) for other in (b, mirrored)]
+    if max(whole for whole, _other in wholes) >= MATCH:
+        return True
+    # Parts are tried where the wholes agree somewhat: a crop that shares nine tenths of each side does.
+    return any(whole > _SOMEWHAT and (_best_part(a, other) >= PART_MATCH or _best_part(other, a) >= PART_MATCH) for whole, other in wholes)
 
 
 def _best_part(whole: NDArray[np.float32], crop: NDArray[np.float32]) -> float:

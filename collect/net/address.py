@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -57,7 +58,7 @@ class AddressGuard(AbstractResolver):
         if not url.host:
             raise AddressRefusedError("the URL has no host")
         try:
-            literal = ipaddress.ip_address(url.host)
+            literal = _parsed(url.host)
         except ValueError:
             if _is_odd_spelling(url.host):
                 raise AddressRefusedError(f"'{url.host}' is an odd way to write an IP address") from None
@@ -68,7 +69,7 @@ class AddressGuard(AbstractResolver):
 
     def check_address(self, address: str, port: int) -> None:
         """Refuse an IP address (and port) that is neither public nor allowed."""
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        parsed = _parsed(address.partition("%")[0])
         if any(parsed in network for network in self._allowed):
             return
         why = not_public(parsed)
@@ -144,6 +145,12 @@ def _is_odd_spelling(host: str) -> bool:
     except (OSError, UnicodeError):
         return False
     return True
+
+
+@lru_cache(maxsize=4096)
+def _parsed(address: str) -> Address:
+    """An IP address from its text; ValueError where it is none. A collection asks for the same few again and again."""
+    return ipaddress.ip_address(address)
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

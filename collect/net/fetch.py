@@ -6,6 +6,7 @@ Whatever happens ends as a :class:`Fetched` or a :class:`Lost`; nothing a server
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -142,7 +143,7 @@ class Fetcher:
             if not isinstance(error, aiohttp.ClientPayloadError):
                 self._failed(hop)
             state, reason = _classify(error)
-            return self._lost(hop, state, reason, f"{type(error).__name__}: {error}"[:300])
+            return self._lost(hop, state, reason, _words(error)[:300])
 
     async def _follow(self, hop: _Hop, check: Check | None, wanted: Wanted | None, max_bytes: int) -> Reply:
         remaining_s = self.limits.deadline_s
@@ -248,6 +249,15 @@ def _unpacker(encoding: str) -> Callable[[bytes, int], bytes] | None:
             raise LostError(Lost(State.INVALID, Reason.BROKEN, f"the {name} encoding is broken: {error}")) from error
 
     return unpack
+
+
+def _words(error: Exception) -> str:
+    """An error for a person; aiohttp's own words about a connection name its TLS settings and forget the cause."""
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        number = error.os_error.errno or 0
+        why = os.strerror(number) if number > 0 else error.os_error.strerror or str(error.os_error)
+        return f"cannot connect to {error.host}:{error.port}: {why}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _classify(error: Exception) -> tuple[State, Reason]:

@@ -11,6 +11,9 @@ from collect.net.robots import RobotsCache, opted_out, tdm_header
 from collect.net.throttle import Throttle
 from collect.records import Reason, State
 
+#: What web pages call themselves.
+HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+
 
 class Visit:
     """The two checks of :meth:`collect.net.fetch.Fetcher.fetch` for one URL; `words` is what the site said, for the record."""
@@ -56,5 +59,5 @@ class Visit:
         if word:
             self.words = word
             raise LostError(Lost(State.DENIED, Reason.OPT_OUT, f"the site opts out ({word})"))
-        if response.content_type in {"text/html", "application/xhtml+xml"}:
+        if response.content_type in HTML_TYPES:
             raise LostError(Lost(State.INVALID, Reason.HTML, "a web page, not an image"))

@@ -12,7 +12,8 @@ from PIL import Image, ImageFilter
 
 from collect import definition
 from collect.definition import Definition
-from collect.ledger import Ledger, Settlement
+from collect.ledger import Ledger
+from collect.ledger_rows import Settlement
 from collect.net.domains import registrable_domain
 from collect.records import Candidate, Licence
 from collect.workspace import Dataset, Workspace

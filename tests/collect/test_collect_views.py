@@ -10,19 +10,24 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import boxwright
 from collect import blobs
 from collect.contact_sheet import thumbnail, write_report
 from collect.demo.scenes import make_scene
-from collect.ledger import Counts, Ledger, Settlement
-from collect.live import Row, table_rows
+from collect.ledger import Ledger
+from collect.ledger_rows import Counts, Settlement
+from collect.live import Row, _Watch, table_rows
+from collect.pipeline import Pipeline
 from collect.records import Candidate, ImageRecord, Licence, Reason, State
 from collect.workspace import Workspace
+from tests.collect.collecting import FREE, encoded, new_dataset, picture
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -64,6 +69,45 @@ def test_report__escapes_what_the_web_said(workspace: Workspace) -> None:
         text = write_report(dataset, ledger).read_text()
     assert "<script>" not in text and "<img src=x" not in text and "<b>c</b>" not in text
     assert text.count("data:image/jpeg;base64,") == 1 and "cannot be decoded to its end" in text
+
+
+def test_report__shows_what_was_refused_and_what_was_the_same_twice(workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace)
+    given = {
+        "whole": picture(1, (300, 200)), "small": picture(1, (300, 200)).resize((150, 100)),
+        "black": Image.new("RGB", (300, 200)),
+    }  # fmt: skip
+    with Ledger(dataset.ledger) as ledger:
+        with Pipeline(dataset, made, ledger) as pipeline:
+            for name, image in given.items():
+                pipeline.take_bytes(encoded(image, "PNG"), Candidate(f"file:///{name}.png", "folder", "", "thing", licence=FREE))
+        assert ledger.counts().reasons == {"DUPLICATE(near)": 1, "INVALID(blank)": 1}
+        text = write_report(dataset, ledger).read_text()
+    kept, duplicate, refused = (text.partition(f"<h2>{title}</h2>")[2].partition("<h2>")[0] for title in ("Kept", "Duplicates", "Refused"))
+    assert [part.count("data:image/jpeg") for part in (kept, duplicate, refused)] == [1, 2, 1]
+    assert "small.png" in duplicate and "black.png" in refused and "the limit is" in refused
+
+
+def test_live__rates_are_those_of_the_last_seconds_and_nothing_is_promised_at_the_end(workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace)
+    made = replace(made, classes=(replace(made.classes[0], quota=10),))
+
+    def shown(at_the_end: bool = False) -> list[list[str]]:
+        console = Console(file=io.StringIO(), width=140)
+        console.print(watch.table(at_the_end=at_the_end))
+        return [re.split(r"  +", line.strip()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_finds(
+            (Candidate(f"http://a.test/{n}", "urls:/a/long/way/to/the/list.txt" if n % 2 else "openverse", "q", "thing"), "a.test")
+            for n in range(8)
+        )
+        watch = _Watch(ledger, made)
+        assert [row[0] for row in shown()] == ["source", "openverse", "urls:…ay/to/the/list.txt", "all"]
+        ledger.settle([Settlement(lease.url_id, State.KEPT) for lease in ledger.lease(6)])
+        under_way, ended = shown()[-1], shown(at_the_end=True)[-1]
+    assert under_way[:-2] == ended[:-2] == ["all", "8", "6", "6", "6", "6", "6", "10"]
+    assert float(under_way[-2]) > 0 and under_way[-1].endswith(" s") and ended[-1] == "–"
 
 
 def test_live__a_table_on_a_terminal(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from collect.errors import CorruptError
-from collect.ledger import Ledger, Settlement
+from collect.ledger import Ledger
+from collect.ledger_rows import Settlement
 from collect.records import Candidate, Licence, Reason, State
 
 

@@ -117,3 +117,19 @@ def test_after_an_interrupt_everything_goes_on(server: HostileServer, workspace:
             pipeline.drain()
         assert {words(ledger, url) for url in urls} == {"KEPT"}
     assert len(server.requests) - len(urls) <= 8
+
+
+def test_a_drain_waits_for_its_last_urls_without_spinning(workspace: Workspace, server: HostileServer) -> None:
+    dataset, made = new_dataset(workspace)
+    looks = 0
+
+    def should_stop() -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    with Ledger(dataset.ledger) as ledger, Pipeline(dataset, made, ledger, LOCAL) as pipeline:
+        find(ledger, [server.url(f"/{number}") for number in range(20)])
+        pipeline.drain(should_stop)
+        assert ledger.counts().states == {"KEPT": 20}
+    assert looks < 300  # once per settled batch and each quarter of a second; it was tens of thousands

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from collect.definition import CollectPolicy, Definition, ObjectClass
-from collect.ledger import Ledger, Settlement
+from collect.ledger import Ledger
+from collect.ledger_rows import Settlement
 from collect.planner import Planner, Query
 from collect.records import Candidate, ImageRecord, Licence, Reason, State
 from collect.sources.source import Outcome, Page

@@ -47,15 +47,16 @@ class Status:
         console.table(("class", "images kept", "quota"), kept)
         console.table(("review", "images"), list(labels["verdicts"].items()))
         console.out(
-            f"{images['KEPT']} images, {labels['boxes']} boxes; releases: {', '.join(result['releases']) or 'none'}; "
+            f"{images['KEPT']:,} images, {labels['boxes']:,} boxes; releases: {', '.join(result['releases']) or 'none'}; "
             f"champion: {champion['run'] if champion else 'none'}"
         )
         if arguments.why:
             result["why"] = losses
             for loss in losses:
-                console.out(f"\n{loss['state']}({loss['reason']}): {loss['count']} – {loss['sentence']}")
+                console.out(f"\n{loss['state']}({loss['reason']}): {loss['count']:,} – {loss['sentence']}")
                 for example in loss["examples"]:
-                    console.out(f"    {example['url']}" + (f"  ({example['detail']})" if example["detail"] else ""))
+                    words = "; ".join(filter(None, (example["detail"], f"like {example['original']}" if example["original"] else "")))
+                    console.out(f"    {example['url']}" + (f"  ({words})" if words else ""))
         return result
 
 
@@ -64,11 +65,14 @@ def _labels(dataset: Dataset) -> dict[str, Any]:
     boxes = 0
     with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
         state = current(journal)
-        for record in ledger.images(State.KEPT):
-            entry = state.get(record.sha256)
-            verdicts[entry.verdict if entry else Verdict.PENDING] += 1
-            boxes += len(entry.present()) if entry else 0
-    return {"verdicts": dict(verdicts), "boxes": boxes}
+        # Only those that were labelled are looked at one by one: a quarter of a million whole records take five seconds.
+        kept = ledger.rows("SELECT sha256 FROM images WHERE state = 'KEPT'") if state else []
+        labelled = [state[sha256] for (sha256,) in kept if sha256 in state]
+        for entry in labelled:
+            verdicts[entry.verdict] += 1
+            boxes += len(entry.present())
+        verdicts[Verdict.PENDING] += ledger.num_images() - len(labelled)
+    return {"verdicts": {verdict: number for verdict, number in verdicts.items() if number}, "boxes": boxes}
 
 
 STATUS = Status()

@@ -1,0 +1,31 @@
+"""`boxwright status` counts the verdicts of kept images, whatever else the journal holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+import boxwright
+from annotate.journal import Verdict
+from collect.ledger import Ledger
+from collect.records import Reason, State
+from tests.annotate.conftest import SmallDataset
+
+
+def test_status__verdicts_and_boxes_are_those_of_kept_images(
+    make_dataset: Callable[..., SmallDataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = make_dataset(images=3)
+    small.add_image(50, boxes=2, verdict=Verdict.REJECTED)
+    revoked = small.add_image(51, boxes=4)
+    with Ledger(small.dataset.ledger) as ledger:
+        ledger.set_image_state(revoked, State.REVOKED, Reason.TAKEN_DOWN)
+        ledger.add_images([replace(next(ledger.images()), sha256="0" * 64)])  # one that nobody has labelled
+    assert boxwright.main(["status", "pets", "--json", "--root", str(small.dataset.folder.parents[1])]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["images"] == {"KEPT": 5, "QUARANTINED": 0, "REVOKED": 1}
+    assert status["reviewed"] == {"accepted": 3, "rejected": 1, "pending": 1}
+    assert status["boxes"] == 5
