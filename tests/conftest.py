@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 from collect.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure() -> None:
+    """A suite that a shell started in the background hands on "Ctrl-C is ignored" to all it starts; tests that interrupt need it heard."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

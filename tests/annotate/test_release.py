@@ -201,7 +201,9 @@ def test_release__says_which_boxes_a_class_that_went_takes_with_it(make_dataset:
     whole = make_release(small.dataset, small.definition)
     cats = sum(whole.boxes["cat"].values())
     text = small.dataset.definition.read_text()
-    without = definition.parse(small.dataset.definition, text[: text.index("[[class]]")] + text[text.index("[[class]]", text.index('"cat"')) :])
+    without = definition.parse(
+        small.dataset.definition, text[: text.index("[[class]]")] + text[text.index("[[class]]", text.index('"cat"')) :]
+    )
     assert "cat" not in without.class_names
     release = make_release(small.dataset, without)
     assert cats

@@ -287,10 +287,7 @@ def test_collect__ctrl_c_keeps_what_is_done(demo: Workspace, site: Site, monkeyp
     monkeypatch.setattr(site, "offers", {path: replace(offer, delay_s=1.0) for path, offer in site.offers.items()})
     command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--quiet"]
     dataset = demo.dataset("demo")
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  a suite in a shell's background hands on "ignored"
-    )  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(dataset.images.glob("*/*/*")) and time.monotonic() < deadline:
         time.sleep(0.01)

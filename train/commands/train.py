@@ -31,11 +31,13 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--multi-scale": ("multi_scale", float, "greatest change of the input's side, such as 0.25"),
     "--zoom-in": ("zoom_in", float, "greatest magnification of a training image"),
     "--zoom-out": ("zoom_out", float, "least magnification of a training image"),
+    "--mirror": ("mirror", float, "chance of a mirrored image; 0 where left and right are different things, as in writing"),
     "--mosaic": ("mosaic", float, "chance of four images in one"),
     "--mixup": ("mixup", float, "chance of two images blended"),
     "--copy-paste": ("copy_paste", float, "chance of pasting objects of another image"),
     "--augment": ("augment", str, "an albumentations pipeline of your own (JSON or YAML)"),
     "--checkpoint-every": ("checkpoint_s", float, "seconds between checkpoints within an epoch (there is one at each epoch's end)"),
+    "--threads": ("threads", int, "cores to compute with on a CPU; 0 = as many as are free when it begins"),
     "--workers": ("workers", int, "loader processes; -1 = by the device"),
 }
 

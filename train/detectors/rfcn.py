@@ -22,6 +22,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import ps_roi_align
 
+from collect.errors import UsageError
 from train.detectors.detector import PER_IMAGE, SCORE_LEAST, HeadRows, Recipe
 from train.detectors.torchvision_family import Family, TorchvisionDetector
 
@@ -118,6 +119,9 @@ class RFcn(TorchvisionDetector):
         cells = np.arange((len(self.categories) + 1) * GRID**2, dtype=np.int64).reshape(-1, GRID**2)
         rows = HeadRows(cells[1:], tuple(cells[0].tolist()))
         return {f"model.roi_heads.box_roi_pool.scores.{kind}": rows for kind in ("weight", "bias")}
+
+    def export_wrapper(self) -> nn.Module:
+        raise UsageError("ONNX has no position-sensitive pooling of regions, so R-FCN cannot be written as ONNX")
 
 
 _RECIPE = Recipe(image_size=416, learning_rate=5e-4, batch_size=4, backbone_rate=0.5)

@@ -28,6 +28,7 @@ class TrainConfig:
         epochs: the schedule's length; `time_budget_s` may end it sooner, and then the schedule follows the time.
         budget_clock: what the budget counts: "wall" seconds, or the "cpu" seconds of this process.
         precision: "auto" = bf16 where the device has it in hardware, else fp32.
+        threads: cores that a CPU computes with; 0 = as many as are free. Bit-equality holds for one number of them.
         multi_scale: greatest change of the input's side, as a share; 0 = one size.
         patience: epochs without a better score after which training stops; 0 = never.
         freeze: stages of the backbone that are held still; -1 = the recipe's.
@@ -63,6 +64,7 @@ class TrainConfig:
     eval_every: int = 0
     checkpoint_s: float = 120.0
     workers: int = -1
+    threads: int = 0
     sampling: str = "uniform"
     multi_scale: float = 0.0
     zoom_out: float = 0.6
@@ -72,6 +74,7 @@ class TrainConfig:
     mosaic: float = 0.0
     mixup: float = 0.0
     copy_paste: float = 0.0
+    mirror: float = 0.5
     augment: str = ""
     tensorboard: bool = False
 
@@ -82,6 +85,8 @@ class TrainConfig:
             (self.accumulate >= 1, f"--accumulate {self.accumulate}: at least 1"),
             (self.time_budget_s >= 0, f"--time-budget {self.time_budget_s:g}: seconds, more than 0"),
             (0 <= self.multi_scale < 0.75, f"--multi-scale {self.multi_scale:g}: from 0 to 0.7"),
+            (self.threads >= 0, f"--threads {self.threads}: at least 1, or 0 for as many cores as are free"),
+            (0 <= self.mirror <= 1, f"--mirror {self.mirror:g}: a chance, from 0 to 1"),
             (0 < self.zoom_out <= self.zoom_in, f"zoom from {self.zoom_out:g} to {self.zoom_in:g}: positive, the smaller first"),
         )
         for holds, message in checks:

@@ -1,6 +1,12 @@
-"""The device that training and detection run on, and the precision it is good at."""
+"""The device that training and detection run on, the precision it is good at, and how many cores are free."""
 
 from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -35,3 +41,40 @@ def has_bf16(device: torch.device) -> bool:
         return False
     features = getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None)
     return any(bool(feature()) for feature in features if feature is not None)
+
+
+def free_cores(watch_s: float = 0.5) -> int:
+    """How many of the cores that this process may use nobody else keeps busy, at least 1; watches them for `watch_s` seconds.
+
+    Where the system does not tell (no `/proc/stat`), all of them.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    before, begun = _idle_s(), time.monotonic()
+    time.sleep(watch_s)
+    after, seconds = _idle_s(), time.monotonic() - begun
+    told = [core for core in allowed if core in before and core in after]
+    if not told:
+        return len(allowed)
+    return max(1, round(sum(min((after[core] - before[core]) / seconds, 1.0) for core in told)))
+
+
+def _idle_s() -> dict[int, float]:
+    """Seconds that each core has idled since the machine began, waiting for disks included (`man proc_stat`)."""
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    rows = [line.split() for line in lines if line.startswith("cpu") and not line.startswith("cpu ")]
+    return {int(row[0][3:]): (int(row[4]) + int(row[5])) / ticks_per_s for row in rows}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads; 0 = as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

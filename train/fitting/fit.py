@@ -35,6 +35,7 @@ from train.fitting import checkpoint, memory, recipe
 from train.fitting import config as settings
 from train.fitting.checkpoint import Average
 from train.fitting.config import TrainConfig
+from train.fitting.device import threads
 from train.fitting.progress import Progress
 from train.fitting.ranks import Ranks
 
@@ -369,7 +370,9 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
     training = Training(config, release, detector, ranks, run_path, how.validate)
     if how.resume:
         training.resume(checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)))
-    if _runs_out_of_memory(training, how.progress):
+    with threads(config.threads):
+        out_of_memory = _runs_out_of_memory(training, how.progress)
+    if out_of_memory:
         raise memory.too_small(detector, config, ranks.device)
     return training.state, config
 

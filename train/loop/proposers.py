@@ -99,13 +99,14 @@ def open_run(request: Request) -> Proposer:
         NotFoundError: no such run, or no champion yet.
         RefusedError: none of its categories is a class of this dataset, or the class asked for.
     """
+    from train.fitting import config
     from train.serving.predictor import Predictor
     from train.serving.tiles import Tiling
 
     run = champion_run(request) if request.model == "champion" else request.model
     path = request.workspace.run_path(run)
     start = start_of(path) if request.threshold is None else Start(request.threshold, "")
-    predictor = Predictor.from_run(path, request.device or "auto")
+    predictor = Predictor.from_run(path, request.device or "auto", mirror=config.read(path).mirror > 0)
     if request.tiles:
         predictor.tiling = Tiling(predictor.detector.image_size)
     names = _names(request, [category.name for category in predictor.categories], path.name)

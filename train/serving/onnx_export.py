@@ -8,8 +8,12 @@ needs (TopK, NonMaxSuppression, shapes that depend on values) its importer knows
 from __future__ import annotations
 
 import logging
+import os
+import re
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -100,7 +104,8 @@ def export(detector: Detector, path: Path, images: Sequence[NDArray[np.uint8]], 
             reasons.append(f"{exporter}: {error}")
         except Exception as error:  # exporters raise whatever their tracing meets
             logger.info("exporter %s", exporter, exc_info=True)
-            reasons.append(f"{exporter}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+            said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip() or "no words"  # some colour their words
+            reasons.append(f"{exporter}: {type(error).__name__}: {said.splitlines()[0]}")
         else:
             return Exported(path, exporter, len(images), boxes, worst_score, worst_iou, _opencv(path, inputs, expected))
         path.unlink(missing_ok=True)
@@ -123,7 +128,7 @@ def _write(wrapper: nn.Module, example: Floats, path: Path, exporter: str, outpu
     names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
     with storage_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _silence():
         warnings.simplefilter("ignore")  # tracers warn about every shape they fix, which is what we ask for
         given = torch.from_numpy(example)
         if exporter == "dynamo":
@@ -131,6 +136,25 @@ def _write(wrapper: nn.Module, example: Floats, path: Path, exporter: str, outpu
         else:
             axes = {name: {0: "found"} for name in outputs} if len(outputs) == len(_OUTPUTS) else {}
             torch.onnx.export(wrapper, (given,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes, **names)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Exporters print whole graphs, some from C++; what matters of it is in the exception they raise."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    with Path(os.devnull).open("w", encoding="ascii") as nowhere:
+        for number, _ in kept:
+            os.dup2(nowhere.fileno(), number)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
 
 
 def _torch_answer(wrapper: nn.Module, example: Floats) -> Answer:
@@ -182,9 +206,18 @@ def _compared(run: Runner, inputs: list[Floats], expected: list[Answer]) -> tupl
         match = best.argmax(axis=1)
         worst_iou = min(worst_iou, float(best.max(axis=1).min()))
         if worst_iou < SAME_IOU:
+            if _tied(scores, found_scores):
+                raise _Mismatch("the scores are the same, but so many are equal that suppression keeps other boxes: train it longer")
             raise _Mismatch(f"a box of torch's has no equal one (best IoU {worst_iou:.3f})")
         worst_score = max(worst_score, float(distance[np.arange(len(match)), match].max()))
     return worst_iou, worst_score
+
+
+def _tied(scores: Floats, found_scores: Floats) -> bool:
+    """Whether two answers have the same scores, best first, and neighbours among them too near to tell apart."""
+    count = min(len(scores), len(found_scores))
+    ours, theirs = (np.sort(one)[::-1][:count] for one in (scores, found_scores))
+    return count > 1 and bool(np.abs(ours - theirs).max() <= SAME_SCORE) and bool(np.median(-np.diff(ours)) <= SAME_SCORE)
 
 
 def _opencv(path: Path, inputs: list[Floats], expected: list[Answer]) -> str:

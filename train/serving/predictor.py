@@ -19,6 +19,7 @@ from train.data.cache import Pixels, UnreadableError, decode
 from train.detectors.detector import Detections, Detector, RawDetections, open_detector
 from train.fitting import checkpoint, config
 from train.fitting.device import find_device
+from train.serving.mirrored import agreed, turned_back
 from train.serving.tiles import Tiling, in_whole, merge
 
 
@@ -33,13 +34,17 @@ class Predictor:
         device: "auto", "cpu", "cuda", "cuda:1", …
         batch_size: images at a time; 0 = 1 on a CPU, 16 on a GPU.
         tiling: also look at tiles, for small objects; None = only at the whole image.
+        mirror: also look at the mirror image; see :mod:`train.serving.mirrored`.
     """
 
-    def __init__(self, detector: Detector, device: str = "auto", batch_size: int = 0, tiling: Tiling | None = None) -> None:
+    def __init__(
+        self, detector: Detector, device: str = "auto", batch_size: int = 0, tiling: Tiling | None = None, *, mirror: bool = False
+    ) -> None:
         self.device = find_device(device)
         self.detector = detector.to(self.device).eval()
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 16)
         self.tiling = tiling
+        self.mirror = mirror
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -47,14 +52,14 @@ class Predictor:
         return self.detector.categories
 
     @classmethod
-    def from_run(cls, run_path: Path, device: str = "auto", tiling: Tiling | None = None) -> Predictor:
+    def from_run(cls, run_path: Path, device: str = "auto", tiling: Tiling | None = None, *, mirror: bool = False) -> Predictor:
         """The best detector of a run, else its last.
 
         Raises:
             NotFoundError: no such run, or one that ended before its first checkpoint.
             CorruptError: its checkpoint is not of the detector that its config names.
         """
-        return cls(load_detector(run_path), device, tiling=tiling)
+        return cls(load_detector(run_path), device, tiling=tiling, mirror=mirror)
 
     def __call__(self, images: Iterable[Pixels]) -> Iterator[Detections]:
         """Detections of each image, in order. Images: uint8 RGB (H, W, 3), upright; read lazily, a few at a time."""
@@ -63,6 +68,13 @@ class Predictor:
             yield from self._chunk(chunk)
 
     def _chunk(self, images: list[Pixels]) -> list[Detections]:
+        found = self._plain(images)
+        if not self.mirror:
+            return found
+        mirrored = self._plain([np.ascontiguousarray(image[:, ::-1]) for image in images])
+        return [agreed(one, turned_back(other, image.shape[1])) for one, other, image in zip(found, mirrored, images, strict=True)]
+
+    def _plain(self, images: list[Pixels]) -> list[Detections]:
         whole = self._look(images)
         if self.tiling is None:
             return whole

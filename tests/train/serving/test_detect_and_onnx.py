@@ -13,6 +13,7 @@ from torch import nn
 from annotate.coco import Category
 from collect.errors import MissingServiceError, NotFoundError, RefusedError, UsageError
 from train.detectors.detector import Detections, open_detector
+from train.serving import onnx_export
 from train.serving.draw import draw
 from train.serving.onnx_export import export, letterboxed
 from train.serving.pictures import Frame, Unreadable, VideoWriter, frames
@@ -120,3 +121,23 @@ def test_draw__marks_the_box_and_leaves_the_picture(tmp_path: Path) -> None:
     changed = np.argwhere((drawn != before).any(axis=2))
     assert changed[:, 0].max() <= 52
     assert (drawn[50, 10:50] != before[50, 10:50]).any()
+
+
+@pytest.mark.parametrize("name", ["rfcn_mobilenet_v2", "fast_rcnn_mobilenet_v2"])
+def test_export__says_which_detectors_cannot_leave(name: str, tmp_path: Path) -> None:
+    detector = open_detector(name, [Category(1, "a")], 128, "none")
+    with pytest.raises(UsageError, match="cannot be"):
+        export(detector, tmp_path / "model.onnx", [np.zeros((64, 64, 3), np.uint8)])
+
+
+def test_export__tied_scores_are_named_as_the_reason() -> None:
+    boxes = np.array([[0, 0, 10, 10], [40, 40, 60, 60], [80, 0, 90, 20]], np.float32)
+    even = np.array([0.25, 0.25, 0.25], np.float32)
+    labels = np.zeros(3, np.int64)
+    example = np.zeros((1, 3, 8, 8), np.float32)
+    moved = [boxes + 30, even, labels]
+    with pytest.raises(onnx_export._Mismatch, match="train it longer"):
+        onnx_export._compared(lambda _: moved, [example], [[boxes, even, labels]])
+    clear = np.array([0.9, 0.6, 0.3], np.float32)
+    with pytest.raises(onnx_export._Mismatch, match="has no equal one"):
+        onnx_export._compared(lambda _: [boxes + 30, clear, labels], [example], [[boxes, clear, labels]])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from annotate.coco import Category
 from collect.errors import UsageError
 from train.detectors.detector import Batch, Detections, Detector, HeadRows, RawDetections, open_detector
+from train.serving.mirrored import agreed, turned_back
 from train.serving.predictor import Predictor
 from train.serving.tiles import Tiling, in_whole, merge
 
@@ -119,3 +120,37 @@ def test_merge__is_class_aware() -> None:
     merged = merge(parts, 0.5)
     assert merged.scores_N.tolist() == [0.9, 0.4]
     assert merged.labels_N.tolist() == [0, 1]
+
+
+def test_predictor__a_mirrored_look_finds_the_same_places() -> None:
+    detector = BrightThings([Category(5, "bright")], 320)
+    images = [picture((640, 480), (30, 40, 200, 100)), picture((200, 300), (0, 0, 20, 20)), picture((64, 64), (0, 0, 0, 0))]
+    for one, two in zip(Predictor(detector, "cpu")(images), Predictor(detector, "cpu", mirror=True)(images), strict=True):
+        assert np.allclose(one.boxes_xywh_N4, two.boxes_xywh_N4, atol=2)
+        assert np.allclose(one.scores_N, two.scores_N)
+
+
+def test_agreed__averages_what_both_looks_see_and_halves_the_rest() -> None:
+    plain = Detections(np.array([[10.0, 10, 20, 20], [60.0, 60, 10, 10]]), np.array([0.9, 0.6]), np.array([0, 1]))
+    other = Detections(np.array([[74.0, 10, 20, 20], [30.0, 60, 10, 10]]), np.array([0.3, 0.8]), np.array([0, 0]))
+    found = agreed(plain, turned_back(other, 100))
+    assert found.labels_N.tolist() == [0, 0, 1]
+    assert np.allclose(found.scores_N, [0.6, 0.4, 0.3])
+    assert np.allclose(found.boxes_xywh_N4, [[0.75 * 10 + 0.25 * 6, 10, 20, 20], [60, 60, 10, 10], [60, 60, 10, 10]])
+    for nothing in (agreed(Detections.none(), other), agreed(other, Detections.none())):
+        assert np.allclose(nothing.scores_N, [0.4, 0.15])
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 999))
+def test_agreed__keeps_each_object_once_and_never_scores_above_the_better_look(ours: int, theirs: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def some(count: int) -> Detections:
+        boxes = np.c_[rng.uniform(0, 50, (count, 2)), rng.uniform(5, 40, (count, 2))]
+        return Detections(boxes, np.sort(rng.random(count))[::-1], rng.integers(0, 2, count))
+
+    plain, other = some(ours), some(theirs)
+    found = agreed(plain, other)
+    assert max(ours, theirs) <= len(found) <= ours + theirs
+    assert np.isclose(found.scores_N.sum(), (plain.scores_N.sum() + other.scores_N.sum()) / 2)
+    assert (np.diff(found.scores_N) <= 0).all()

@@ -1,0 +1,28 @@
+"""Strided depthwise convolutions that train fast on a CPU in bf16."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class StridedDepthwise(nn.Conv2d):
+    """A depthwise convolution of stride 2 whose gradients on a CPU are computed in fp32.
+
+    oneDNN's bf16 kernel for these gradients (3.13, AMX and AVX512-BF16) takes three to twelve times as long as its fp32 one;
+    MobileNetV2 has three of them, which took a third of a training step (LOG.md, 2026-11-26). All else is `nn.Conv2d`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or not torch.is_grad_enabled() or not self.weight.requires_grad:
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+
+
+def with_fast_gradients(network: nn.Module) -> nn.Module:
+    """Make the strided depthwise convolutions of a network such ones, in place; parameters, names and hooks stay."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1 and max(module.stride) > 1:
+            module.__class__ = StridedDepthwise
+    return network
