@@ -18,7 +18,8 @@ from torchvision.models import mobilenet_v2
 STRIDES = (8, 16, 32)
 _CHANNELS = (256, 512, 1024)
 #: Where a training begins: this many places of each level answer in an image of 640 px, as in YOLOv5, with a box of so many
-#: strides. The release begins with a hundredth of all places, 84, and boxes of one stride: 300 epochs unlearn that, a short training does not.
+#: strides. The release begins with a hundredth of all places, 84, and boxes of one stride: 300 epochs unlearn that, a short
+#: training does not.
 _ANSWERS, _ANSWERS_PX, _SIDE = 8, 640, 4.0
 #: After which of `mobilenet_v2().features` strides 8, 16 and 32 are read, and their channels there.
 _TAPS = {6: 32, 13: 96, 18: 1280}
