@@ -29,6 +29,13 @@ class Evaluate:
         parser.add_argument("--engine", default="hotcoco", help="hotcoco or pycocotools (default: hotcoco)")
         parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap that gives the intervals; 0 = none")
         parser.add_argument("--no-cross-check", action="store_true", help="do not ask pycocotools too (it takes fifty times as long)")
+        parser.add_argument(
+            "--tiles",
+            type=int,
+            default=0,
+            metavar="PX",
+            help="detect anew, also on tiles of this side as `detect --tiles`; nothing is kept",
+        )
         parser.add_argument("--device", default="auto", help="where to detect when the run has no detections for the split yet")
         parser.add_argument("--report", action="store_true", help="also write the run's report.html anew")
 
@@ -37,6 +44,8 @@ class Evaluate:
 
         if arguments.resamples < 0:
             raise UsageError(f"--resamples {arguments.resamples}: at least 1, or 0 for none")
+        if arguments.tiles and (arguments.report or not arguments.run):
+            raise UsageError("--tiles detects with a RUN and keeps nothing: give a RUN, and no --report")
         if arguments.run:
             return self._of_run(arguments, console)
         if not (arguments.ground_truth and arguments.detections):
@@ -45,6 +54,9 @@ class Evaluate:
         return _result(evaluation, arguments, console)
 
     def _of_run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        import orjson
+
+        from collect.files import write_atomic
         from train.judging import errors_view, report
         from train.judging.evaluate import evaluate
         from train.judging.inputs import read_detections
@@ -54,11 +66,14 @@ class Evaluate:
             raise UsageError("give either a RUN, or --ground-truth and --detections, not both")
         run = open_run(console.workspace.run_path(arguments.run))
         split = run.choose_split(arguments.split)
+        if arguments.tiles:
+            return self._tiled(run, split, arguments, console)
         if not run.detections(split).is_file():
             if console.dry_run:
                 console.out(f"would detect on {split} with {run.name}, write {run.detections(split).name}, and judge it")
                 return {"run": run.name, "split": split, "would_detect": True}
-            _detect(run, split, arguments.device, console)
+            console.say(f"{run.name} has no detections on {split} yet")
+            write_atomic(run.detections(split), orjson.dumps(_detect(run, split, arguments, console)))
         document = run.ground_truth(split)
         evaluation = evaluate(document, read_detections(run.detections(split)), engine=arguments.engine)
         result = {"run": run.name, "split": split, **_result(evaluation, arguments, console)}
@@ -69,21 +84,30 @@ class Evaluate:
                 console.out(f"report: {result['report']}")
         return result
 
+    def _tiled(self, run: RunFiles, split: str, arguments: Namespace, console: Console) -> dict[str, Any]:
+        """What tiles would change: the detections of the run, the gate and the report stay those of the whole images."""
+        from train.judging.evaluate import evaluate
 
-def _detect(run: RunFiles, split: str, device: str, console: Console) -> None:
-    """Detect on a split with the run's best weights and keep the detections in the run."""
-    import orjson
+        if console.dry_run:
+            console.out(f"would detect on {split} with {run.name} and tiles of {arguments.tiles} px, and judge it")
+            return {"run": run.name, "split": split, "would_detect": True}
+        evaluation = evaluate(run.ground_truth(split), _detect(run, split, arguments, console), engine=arguments.engine)
+        return {"run": run.name, "split": split, "tiles": arguments.tiles, **_result(evaluation, arguments, console)}
 
+
+def _detect(run: RunFiles, split: str, arguments: Namespace, console: Console) -> list[dict[str, Any]]:
+    """COCO results of a split with the run's best weights."""
     from annotate import coco
-    from collect.files import write_atomic
     from train.serving.predictor import Predictor, detect_split
+    from train.serving.tiles import Tiling
 
+    tiling = Tiling(arguments.tiles) if arguments.tiles else None
     arrays = coco.arrays(run.ground_truth(split))
-    console.say(f"{run.name} has no detections on {split} yet: looking at {len(arrays.image_ids_I)} images")
-    found, failures = detect_split(Predictor.from_run(run.path, device), arrays, run.images)
+    console.say(f"looking at {len(arrays.image_ids_I)} images")
+    found, failures = detect_split(Predictor.from_run(run.path, arguments.device, tiling), arrays, run.images)
     for failure in failures:
         console.say(f"not judged, since it cannot be read: {failure}")
-    write_atomic(run.detections(split), orjson.dumps(found))
+    return found
 
 
 def _result(evaluation: Evaluation, arguments: Namespace, console: Console) -> dict[str, Any]:

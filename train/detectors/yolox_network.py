@@ -17,7 +17,10 @@ from torchvision.models import mobilenet_v2
 
 STRIDES = (8, 16, 32)
 _CHANNELS = (256, 512, 1024)
-_PRIOR = 0.01
+#: Where a training begins: this many places of each level answer in an image of 640 px, as in YOLOv5, with a box of so many
+#: strides. The release begins with a hundredth of all places, 84, and boxes of one stride: 300 epochs unlearn that, a short
+#: training does not.
+_ANSWERS, _ANSWERS_PX, _SIDE = 8, 640, 4.0
 #: After which of `mobilenet_v2().features` strides 8, 16 and 32 are read, and their channels there.
 _TAPS = {6: 32, 13: 96, 18: 1280}
 
@@ -220,8 +223,16 @@ class Head(nn.Module):
         self.cls_preds = nn.ModuleList(nn.Conv2d(inner, num_classes, 1) for _ in STRIDES)
         self.reg_preds = nn.ModuleList(nn.Conv2d(inner, 4, 1) for _ in STRIDES)
         self.obj_preds = nn.ModuleList(nn.Conv2d(inner, 1, 1) for _ in STRIDES)
-        for layer in (*self.cls_preds, *self.obj_preds):
-            nn.init.constant_(cast("Tensor", layer.bias), -math.log((1 - _PRIOR) / _PRIOR))
+        self._begin(num_classes)
+
+    @torch.no_grad()
+    def _begin(self, num_classes: int) -> None:
+        """Biases: objects are rare, among objects all classes are equally likely, and a box fits its level."""
+        for stride, objectness, classes, boxes in zip(STRIDES, self.obj_preds, self.cls_preds, self.reg_preds, strict=True):
+            prior = _ANSWERS * (stride / _ANSWERS_PX) ** 2
+            nn.init.constant_(cast("Tensor", objectness.bias), math.log(prior / (1 - prior)))
+            nn.init.constant_(cast("Tensor", classes.bias), -math.log(max(num_classes - 1, 1)))
+            cast("Tensor", boxes.bias)[2:] = math.log(_SIDE)
 
     def forward(self, features: Sequence[Tensor]) -> Answer:
         boxes, objectness, classes = [], [], []

@@ -45,6 +45,12 @@ def save(path: Path, document: Mapping[str, Any]) -> None:
         fsync_folder(path.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what kills in the middle of a :func:`save` left there. Only for whoever alone writes into the folder."""
+    for left in folder.glob(".*.pt.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def _write(document: Mapping[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save({"format": FORMAT, **document}, file)

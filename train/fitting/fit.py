@@ -370,6 +370,8 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
     training = Training(config, release, detector, ranks, run_path, how.validate)
     if how.resume:
         training.resume(checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)))
+        if ranks.first:
+            checkpoint.sweep(run_path / "checkpoints")
     with threads(config.threads):
         out_of_memory = _runs_out_of_memory(training, how.progress)
     if out_of_memory:

@@ -188,7 +188,8 @@ def _write(folder: Path, plan: Plan, settings: Mapping[str, Any], rows: Mapping[
     }
     write_atomic(folder / "compare.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     facts = {key.replace("_", " "): value for key, value in {**plan.options, "device": plan.device, **settings["machine"]}.items() if value}
-    content = {**document, **_plots(told, front), "table": list(_table(ordered, front, against)), "facts": facts}
+    scratch = [row.detector for row in told if row.weights.startswith("none")]
+    content = {**document, **_plots(told, front), "table": list(_table(ordered, front, against)), "facts": facts, "scratch": scratch}
     write_atomic(folder / "compare.html", page("compare.html", content))
     return document
 

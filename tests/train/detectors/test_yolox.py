@@ -111,6 +111,22 @@ def test_encoded__is_the_inverse_of_decoded(boxes: list) -> None:
     assert torch.allclose(back, wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["yolox_nano", "yolox_mobilenet_v2"])
+def test_begins__with_few_answers_boxes_of_the_levels_sizes_and_no_opinion_on_the_class(name: str) -> None:
+    """From Megvii's first biases a short training only unlearns the background, with boxes of a cell that overlap nothing."""
+    torch.manual_seed(0)
+    detector = opened(name, size=320).train()
+    images = torch.randint(0, 256, (2, 3, 320, 320), dtype=torch.uint8)
+    with torch.no_grad():
+        answer = detector.head(detector.backbone(images))
+    _, strides = places_of(320)
+    sides = yolox._decoded(answer.boxes, *places_of(320))
+    sides = (sides[..., 2:] - sides[..., :2]) / strides[:, None]
+    assert (answer.objectness.sigmoid().sum(1) < 15).all()
+    assert 3 < float(sides.median()) < 5
+    assert float(answer.classes.sigmoid().median()) == pytest.approx(0.5, abs=0.1)
+
+
 def test_learns_one_picture(one_thread: None) -> None:
     """Fifty steps on one picture and it finds what it was shown, box and class."""
     torch.manual_seed(0)

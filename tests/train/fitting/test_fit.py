@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -53,6 +54,13 @@ def scalars_of(path: Path) -> set[str]:
     events = EventAccumulator(str(path / "tensorboard"))
     events.Reload()
     return set(events.Tags()["scalars"])
+
+
+def wait_until(holds: Callable[[], object], pause_s: float = 0.01, most_s: float = 300) -> None:
+    deadline = time.monotonic() + most_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(pause_s)
 
 
 def last(path: Path) -> dict:
@@ -116,6 +124,44 @@ def test_resume__after_a_kill_every_bit_is_as_if_never_killed(
     losses = [[row["loss"] for row in rows_of(Path(run["path"]))] for run in (resumed, whole)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3
+
+
+def started_and_killed(words: list[str], path: Path, after_s: float, *, inside: bool) -> None:
+    """SIGKILL a training some time after it has saved a step of its own; `inside`: as soon as a checkpoint is half written."""
+    running = subprocess.Popen(words, env=environment(), stderr=subprocess.DEVNULL)
+    wait_until(lambda: checkpoint.path_of(path, checkpoint.LAST).is_file() or running.poll() is not None)
+    begun = last(path)["state"]["step"]
+    wait_until(lambda: last(path)["state"]["step"] > begun or running.poll() is not None)
+    time.sleep(after_s)
+    if inside:
+        wait_until(lambda: list(path.glob("checkpoints/.last.pt.*.tmp")) or running.poll() is not None, pause_s=0.0)
+    running.kill()
+    running.wait()
+
+
+@pytest.mark.slow
+def test_resume__after_kills_at_random_moments_every_bit_is_as_if_never_killed(
+    make_release: MakeRelease, workspace: Workspace, equal_states: Callable[..., bool]
+) -> None:
+    """Several SIGKILLs of one run, at moments nobody chose; every second one as soon as a checkpoint is half written."""
+    make_release(train=24)
+    chance = random.Random()
+    path = workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-1"
+    words = ["shapes", *WORDS, "--epochs", "12", "--checkpoint-every", "0"]
+    again = ["shapes", "--resume", path.name, "--device", "cpu", "--checkpoint-every", "0"]
+    half_written, kills = 0, []
+    for kill in range(4):
+        started_and_killed(command(workspace, *(again if kill else words)), path, chance.uniform(0, 0.7), inside=kill % 2 == 1)
+        half_written += len(list(path.glob("checkpoints/.*.tmp")))
+        kills.append(last(path)["state"]["step"])
+    resumed = train_run(workspace, "shapes", {"resume": path.name, "device": "cpu"})
+    whole = train_run(workspace, "shapes", {**SMALL, "epochs": 12})
+    one, other = last(path), last(Path(whole["path"]))
+    assert kills[0] < one["state"]["step"] and half_written, kills
+    for part in ("model", "ema", "ema_updates", "optimiser", "random"):
+        assert equal_states(one[part], other[part]), (part, kills)
+    assert resumed["metrics"]["val"] == whole["metrics"]["val"]
+    assert sorted(file.name for file in (path / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
 
 
 def test_resume__of_a_finished_run_only_judges_again(make_release: MakeRelease, workspace: Workspace) -> None:

@@ -14,11 +14,18 @@ from hypothesis import given, settings
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import boxwright
 from collect.errors import CorruptError, NotFoundError, UsageError
+from collect.workspace import Workspace
 from tests.train.judging.detection_sets import Pair, pairs
-from train.judging import engines, inputs
+from train.data.release import open_release
+from train.fitting.run import train_run
+from train.judging import engines, inputs, run_files
 from train.judging.evaluate import STAT_NAMES, evaluate, evaluate_files
+from train.judging.inputs import read_detections
 from train.judging.matching import match
+from train.serving.predictor import Predictor, detect_split
+from train.serving.tiles import Tiling
 
 
 def oracle(document: dict[str, Any], detections: list[dict[str, Any]], max_detections: int = 100) -> Any:
@@ -208,3 +215,25 @@ def test_crowds_and_areas(real_data: Path) -> None:
             zip(STAT_NAMES, evaluate_files(folder / "gt_dataset.json", folder / "dt_dataset.json", engine=engine).stats, strict=True)
         )
         assert (round(stats["AP"], 4), round(stats["APmedium"], 4)) == (0.6947, 0.7921)
+
+
+def test_evaluate__with_tiles_judges_what_detect_would_find_and_keeps_nothing(
+    make_release: Any, workspace: Workspace, one_thread: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_release(train=4, val=2, test=2)
+    settings = {"image_size": 64, "batch_size": 4, "weights": "none", "precision": "fp32", "device": "cpu", "epochs": 1, "freeze": 0}
+    result = train_run(workspace, "shapes", settings)
+    kept = run_files.open_run(Path(result["path"]))
+    before = {path.name: path.read_bytes() for path in kept.path.iterdir() if path.is_file()}
+    capsys.readouterr()
+    words = ["evaluate", result["run"], "--root", str(workspace.root), "--device", "cpu", "--resamples", "0", "--quiet"]
+    assert boxwright.main([*words, "--tiles", "48", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    release = open_release(workspace.dataset("shapes"), "v001")
+    found, _ = detect_split(Predictor.from_run(kept.path, "cpu", Tiling(48)), release.splits["test"], release.images)
+    assert (told["tiles"], told["split"]) == (48, "test")
+    assert told["stats"] == evaluate(kept.ground_truth("test"), found).to_json()["stats"]
+    assert len(found) > len(read_detections(kept.detections("test")))
+    assert {path.name: path.read_bytes() for path in kept.path.iterdir() if path.is_file()} == before
+    assert boxwright.main([*words, "--tiles", "48", "--report"]) == 2
+    assert boxwright.main([*words, "--tiles", "8"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def test_two_detectors_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert any(row["pareto"] for row in result["rows"])
     page = (runs / "compare.html").read_text()
     assert all(row["detector"] in page for row in result["rows"])
+    assert re.search(r"From scratch, without pretrained weights:</b> (fcos_\w+, fcos_\w+)\.", page)
     assert json.loads((runs / "compare.json").read_text())["rows"] == result["rows"]
 
     assert boxwright.main(words) == 0
