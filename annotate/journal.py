@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
@@ -155,7 +155,7 @@ def chain(before: bytes, event: Event) -> bytes:
     return hashlib.sha256(before + payload).digest()
 
 
-class Journal:
+class Journal(database.DatabaseFile):
     """An open journal. Use as a context manager.
 
     Raises:
@@ -178,25 +178,13 @@ class Journal:
                 raise
 
     def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise CorruptError(f"{self.path} was written by a newer Boxwright (schema {version}); update Boxwright")
-        if version == SCHEMA_VERSION:
+        if self._version(SCHEMA_VERSION) == SCHEMA_VERSION:
             return
         with self._transaction():
-            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            if self._version(SCHEMA_VERSION) == 0:
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._db.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

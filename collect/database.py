@@ -7,8 +7,38 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
+
+from collect.errors import CorruptError
 
 _WAIT_S = 60.0
+
+
+class DatabaseFile:
+    """One of our files, open. Use as a context manager."""
+
+    path: Path
+    _db: sqlite3.Connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _version(self, newest: int) -> int:
+        """The schema that the file has, 0 = it is new.
+
+        Raises:
+            CorruptError: it is newer than the newest one known.
+        """
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > newest:
+            raise CorruptError(f"{self.path} was written by a newer Boxwright (schema {version}); update Boxwright")
+        return version
 
 
 def connect(path: Path, page_bytes: int = 4096, *, synced: bool = True) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from collect import database
 from collect.errors import CorruptError, StorageError
@@ -14,7 +14,7 @@ from collect.files import storage_errors
 from collect.ledger_rows import SCHEMA, SCHEMA_VERSION
 
 
-class LedgerFile:
+class LedgerFile(database.DatabaseFile):
     """An open ledger's connection; see :class:`collect.ledger.Ledger`."""
 
     def __init__(self, path: Path, *, synced: bool = True) -> None:
@@ -25,21 +25,9 @@ class LedgerFile:
             self._db = database.connect(path, synced=synced)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA cache_size = -32000")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise CorruptError(f"{path} was written by a newer Boxwright (schema {version}); update Boxwright")
-            if version < SCHEMA_VERSION:
+            if self._version(SCHEMA_VERSION) < SCHEMA_VERSION:
                 self._db.executescript(SCHEMA)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -1,10 +1,10 @@
 """Visiting the sources of kept images again: what was taken down, opted out or relicensed is revoked, all else untouched.
 
-Only a clear word counts. 404 and 410 mean taken down, and so do a web page in the image's place (unless it asks whether one
-is a robot) and a stand-in: a drawn placeholder, or the same other picture under the addresses of several images. robots.txt,
-X-Robots-Tag and TDM reservations mean opted out; a licence that the source states now and the definition does not allow
-means relicensed. A server that fails, a robots.txt that cannot be read, an image that was encoded anew or that a search no
-longer lists: these say nothing, and nothing is done.
+Only a clear word counts. 404 and 410 mean taken down, and so do a web page in the image's place that says so, and a
+stand-in: a drawn placeholder, or the same other picture under the addresses of several images. robots.txt, X-Robots-Tag and
+TDM reservations mean opted out; a licence that the source states now and the definition does not allow means relicensed. A
+server that fails, a page that asks for a password, a robots.txt that cannot be read, an image that was encoded anew or that
+a search no longer lists: these say nothing, and nothing is done.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from collect.net.visit import HTML_TYPES
 from collect.pipeline import DownloadSettings
 from collect.planner import is_explicit
 from collect.records import ImageRecord, Picture, Reason, State
-from collect.sources.challenges import challenge_in
+from collect.sources.markup import text_of
 from collect.sources.source import Outcome, Source, SourceSettings, open_source
 from collect.version import user_agent
 
@@ -45,6 +45,13 @@ _AT_ONCE = 256
 _GONE = {404, 410}
 #: Where large hosts lead, with status 200, for pictures that were removed: Flickr, Imgur, Photobucket and the like.
 _TOMBSTONE = re.compile(r"/(photo_unavailable(_\w+)?|image_unavailable|unavailable|removed|image[-_]not[-_]found)\.(gif|jpe?g|png|webp)$")
+#: How web pages in a picture's place say that it is gone.
+_SAYS_GONE = re.compile(
+    r"\b404\b|not (be )?found|no longer (available|exists?|here)|does(n['’]t| not) exist|(been|was|were) (removed|deleted|taken down)"
+    r"|(photo|image|picture|page) (is )?unavailable|nicht gefunden|nicht (mehr )?(verfügbar|vorhanden)|gelöscht|introuvable|supprimée?"
+    r"|no encontrad[ao]|eliminad[ao]|não encontrad[ao]|non trovat[ao]|niet gevonden|не найден|удал[её]н|見つかりません|不存在",
+    re.IGNORECASE,
+)
 _FINE = Lost(State.KEPT, Reason.NONE)
 #: The score from which a picture in another's place is an 'image not available'.
 _DRAWN = 0.95
@@ -202,7 +209,7 @@ class _Visitor:
         if isinstance(reply, Lost):
             return reply.reason if reply.state in {State.KEPT, State.REVOKED} else None
         if is_page:
-            return None if challenge_in(reply.body.decode(errors="replace")) else Reason.TAKEN_DOWN
+            return Reason.TAKEN_DOWN if _SAYS_GONE.search(text_of(reply.body.decode(errors="replace"))) else None
         return await self._compare(record, reply)
 
     async def _compare(self, record: ImageRecord, reply: Reply) -> Reason | None:

@@ -31,7 +31,7 @@ def page(words: str) -> bytes:
 
 def test_recheck__a_stand_in_means_taken_down_and_anything_doubtful_nothing(workspace: Workspace) -> None:
     first = {f"/{name}": answer(jpeg(number)) for number, name in enumerate(
-        ("page", "led", "drawn", "twin-a", "twin-b", "anew", "robot", "same", "other", "broken")
+        ("page", "led", "drawn", "twin-a", "twin-b", "anew", "robot", "login", "gel%C3%B6scht", "same", "other", "broken")
     )}  # fmt: skip
     later = {
         "/page": page("This photo is no longer available"),
@@ -42,6 +42,8 @@ def test_recheck__a_stand_in_means_taken_down_and_anything_doubtful_nothing(work
         "/twin-b": answer(jpeg(501)),
         "/anew": answer(encoded(picture(5), "JPEG", quality=60)),
         "/robot": page("Are you human? Please solve the captcha"),
+        "/login": page("Sign in to go on</title><script>let words = 'page not found'</script><input type=password>"),
+        "/gel%C3%B6scht": page("Dieses Bild wurde gelöscht"),
         "/other": answer(jpeg(502)),
         "/broken": answer(b"\xff\xd8 no picture"),
     }
@@ -63,6 +65,6 @@ def test_recheck__a_stand_in_means_taken_down_and_anything_doubtful_nothing(work
         assert ledger.num_images() == len(first)
         result = Recheck(ledger, made, LOCAL).run(lambda _name: SourceSettings())
         revoked = {record.source_url.rpartition("/")[2]: record.reason for record in ledger.images(State.REVOKED)}
-    assert revoked == dict.fromkeys(("page", "led", "drawn", "twin-a", "twin-b"), Reason.TAKEN_DOWN)
-    assert result.revoked == tried.revoked == {Reason.TAKEN_DOWN: 5}
-    assert (result.checked, result.unreachable) == (10, 2)  # the page for robots and the broken file say nothing
+    assert revoked == dict.fromkeys(("page", "led", "drawn", "twin-a", "twin-b", "gel%C3%B6scht"), Reason.TAKEN_DOWN)
+    assert result.revoked == tried.revoked == {Reason.TAKEN_DOWN: 6}
+    assert (result.checked, result.unreachable) == (12, 3)  # pages for robots and members and a broken file say nothing

@@ -73,10 +73,10 @@ def _threads(ranks: Ranks) -> int:
     A thread that waits for another one whose core somebody else has burns its own: beside each other on two cores, two
     trainings of two threads did 2.2 images per CPU-second each, with one thread each 6 (LOG.md, 2026-11-26).
     """
+    if ranks.device.type != "cpu":
+        return 0
     most = torch.get_num_threads()
-    if ranks.device.type != "cpu" or most == 1:
-        return most if ranks.device.type == "cpu" else 0
-    return max(1, min(most, free_cores() // ranks.world))
+    return 1 if most == 1 else max(1, min(most, free_cores() // ranks.world))
 
 
 def optimiser(detector: Detector, config: TrainConfig) -> torch.optim.AdamW:
