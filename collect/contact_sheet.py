@@ -1,4 +1,4 @@
-"""report.html of a collection: contact sheets of what was kept, what was the same twice, and what was refused, with reasons.
+"""report.html of a collection: how full each class is, and contact sheets of what was kept, came twice or was refused, and why.
 
 One file that needs nothing else: thumbnails lie in it as data URLs. Of pictures that were refused, and of near-duplicates, a
 small grey preview was kept in the ledger; a duplicate is shown beside the image that it is a copy of.
@@ -10,12 +10,14 @@ import base64
 import html
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from collect import quota_table
 from collect.clock import now
+from collect.definition import Definition
 from collect.files import write_atomic
 from collect.images.hashing import SIGNATURE_SIDE
 from collect.ledger import Ledger
@@ -46,17 +48,17 @@ figure .pair{display:flex;gap:4px}figure .pair img{min-width:0;flex:1}
 figcaption{font-size:12px;overflow-wrap:anywhere;margin-top:4px}figcaption b{display:block}
 a{color:inherit}
 figcaption :is(a,span){display:block;white-space:nowrap;overflow:hidden;text-overflow:ellipsis;direction:rtl;text-align:left}
-table{border-collapse:collapse;width:100%}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 td,th{padding:4px 10px 4px 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td a{font-size:13px;overflow-wrap:anywhere}tr.all{font-weight:600}
 .none{opacity:.6;height:150px;display:grid;place-items:center;font-size:12px}
 """
 
 
-def write_report(dataset: Dataset, ledger: Ledger) -> Path:
-    """Write `report.html` into the dataset's folder; returns its path."""
+def write_report(dataset: Dataset, ledger: Ledger, definition: Definition, ends: Mapping[str, str]) -> Path:
+    """Write `report.html` into the dataset's folder; returns its path. `ends` is :meth:`collect.planner.Planner.ends`."""
     path = dataset.folder / "report.html"
-    write_atomic(path, "".join(_document(dataset, ledger)))
+    write_atomic(path, "".join(_document(dataset, ledger, definition, ends)))
     return path
 
 
@@ -83,20 +85,23 @@ def preview(grey: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _document(dataset: Dataset, ledger: Ledger) -> Iterator[str]:
+def _document(dataset: Dataset, ledger: Ledger, definition: Definition, ends: Mapping[str, str]) -> Iterator[str]:
     counts, losses = ledger.counts(), explain(ledger)
     kept = ledger.num_images()
-    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(dataset.name)}: collection</title><style>{_STYLE}</style>'
+    yield '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    yield f"<title>{_text(dataset.name)}: collection</title><style>{_STYLE}{quota_table.STYLE}</style>"
     yield f"<h1>{_text(dataset.name)}</h1>"
     yield f'<p class="sub">{kept:,} images kept of {sum(counts.states.values()):,} URLs seen; {now()[:16]} UTC</p>'
-    yield "<h2>By source and class</h2><table><tr><th>source<th>class"
+    yield from quota_table.rendered(counts, definition, ends)
+    yield "<h2>By source and class</h2><div class=wide><table><tr><th>source<th>class"
     yield "".join(f"<th class=n>{name}" for name in (*_ENDS, "waiting")) + "</tr>"
     yield from _source_rows(counts.by_source)
-    yield "</table><h2>Why images are not there</h2><table><tr><th class=n>number<th>state<th>reason<th>what it means</tr>"
+    yield "</table></div><h2>Why images are not there</h2><div class=wide><table>"
+    yield "<tr><th class=n>number<th>state<th>reason<th>what it means</tr>"
     for loss in losses:
         count, state, reason, words = loss["count"], loss["state"], _text(loss["reason"]), _text(loss["sentence"])
         yield f"<tr><td class=n>{count:,}<td>{state}<td>{reason}<td>{words}</tr>"
-    yield "</table>"
+    yield "</table></div>"
     yield from _images(dataset, "Kept", f"{kept:,} in all", ledger.newest_images(State.KEPT, _SHOWN))
     yield from _images(dataset, "Quarantined", "never released", ledger.newest_images(State.QUARANTINED, _SHOWN))
     yield from _images(dataset, "Revoked", "left out of the next release", ledger.newest_images(State.REVOKED, _SHOWN))
@@ -171,7 +176,8 @@ def _lost(losses: Iterable[Loss]) -> Iterator[str]:
         for example in loss["examples"]
     ]
     if rows:
-        yield f"<h2>Refused and lost: examples</h2><table><tr><th>state<th>reason<th>URL<th>detail</tr>{''.join(rows)}</table>"
+        head = "<tr><th>state<th>reason<th>URL<th>detail</tr>"
+        yield f"<h2>Refused and lost: examples</h2><div class=wide><table>{head}{''.join(rows)}</table></div>"
 
 
 def _figure(data_urls: list[str], title: str, note: str, url: str) -> str:

@@ -36,7 +36,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Gathered:
-    """What one call did: URLs by state and by `STATE(reason)`, and why it ended. `closed` are sources given up, and why."""
+    """What one call did: URLs by state and by `STATE(reason)`, and why it ended, as a whole and for each class (`ends`).
+
+    `closed` are sources given up, and why.
+    """
 
     states: dict[str, int]
     reasons: dict[str, int]
@@ -44,6 +47,7 @@ class Gathered:
     verdict: str
     closed: dict[str, str] = field(default_factory=dict)
     waiting: int = 0
+    ends: dict[str, str] = field(default_factory=dict)
 
     @property
     def images_per_second(self) -> float:
@@ -104,7 +108,8 @@ class Gathering:
             self._free(ledger)
             states, reasons = _gained(before, after := ledger.counts())
             waiting = sum(after.states.get(state, 0) for state in (State.FOUND, State.ALLOWED, State.RETRY))
-            return Gathered(states, reasons, time.monotonic() - began, self._planner.verdict(), self._planner.closed(), waiting)
+            planner = self._planner
+            return Gathered(states, reasons, time.monotonic() - began, planner.verdict(), planner.closed(), waiting, planner.ends())
 
     def _reopen(self, ledger: Ledger) -> None:
         """Try again what was refused by rules that no longer stand: licences, caps, addresses, robots.txt of one's own servers."""

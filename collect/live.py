@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ _PASSED = {
     State.UNIQUE: 4, State.QUARANTINED: 4, State.REVOKED: 4,
     State.KEPT: 5,
 }  # fmt: skip
-_STEPS = ("found", "allowed", "fetched", "valid", "unique", "kept")
+STEPS = ("found", "allowed", "fetched", "valid", "unique", "kept")
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,19 @@ def table_rows(counts: Counts) -> list[Row]:
         states = [
             (State(state), number) for (its, label, state), number in counts.by_source.items() if (its, label) == (source, class_name)
         ]
-        steps = tuple(sum(number for state, number in states if _PASSED.get(state, 0) >= step) for step in range(len(_STEPS)))
+        steps = tuple(sum(number for state, number in states if _PASSED.get(state, 0) >= step) for step in range(len(STEPS)))
         rows.append(Row(source, class_name, steps))
     return rows
+
+
+def total(rows: Iterable[Row], class_name: str | None = None) -> tuple[int, ...]:
+    """The steps of several rows together, of those of one class or of all.
+
+    >>> total([Row("s", "cat", (9, 8, 7, 6, 5, 4)), Row("s", "dog", (1, 1, 1, 1, 1, 0))])
+    (10, 9, 8, 7, 6, 4)
+    """
+    wanted = [row.steps for row in rows if class_name in {None, row.class_name}]
+    return tuple(sum(steps[place] for steps in wanted) for place in range(len(STEPS)))
 
 
 @dataclass(frozen=True)
@@ -85,28 +95,25 @@ class _Watch:
         earlier = first if at_the_end or now.at - first.at <= _RATE_OVER_S else self._seen[1]
         rates = {place: number / max(now.at - earlier.at, 0.1) for place, number in (now.kept - earlier.kept).items()}
         table = Table(header_style="bold", box=None, pad_edge=False)
-        for name in ("source", "class", *_STEPS, "quota", "kept/s", "time left"):
+        for name in ("source", "class", *STEPS, "quota", "kept/s", "time left"):
             table.add_column(name, justify="left" if name in {"source", "class"} else "right", overflow="ellipsis")
         longest_s = 0.0
         for row in rows:
             quota = self._quotas.get(row.class_name, 0)
-            missing = max(quota - sum(other.steps[-1] for other in rows if other.class_name == row.class_name), 0)
+            missing = max(quota - total(rows, row.class_name)[-1], 0)
             speed = sum(rate for (_source, class_name), rate in rates.items() if class_name == row.class_name)
             left_s = missing / speed if speed and not at_the_end else math.inf if missing else 0.0
             longest_s = max(longest_s, left_s)
             rate = rates.get((row.source, row.class_name), 0.0)
-            table.add_row(_short(row.source), row.class_name, *self._cells(row.steps, quota, rate, left_s))
+            table.add_row(short_name(row.source), row.class_name, *self._cells(row.steps, quota, rate, left_s))
         if len(rows) > 1:
             table.add_section()
-            steps = tuple(sum(row.steps[step] for row in rows) for step in range(len(_STEPS)))
-            table.add_row("all", "", *self._cells(steps, sum(self._quotas.values()), sum(rates.values()), longest_s), style="bold")
+            table.add_row("all", "", *self._cells(total(rows), sum(self._quotas.values()), sum(rates.values()), longest_s), style="bold")
         return table
 
     def line(self) -> str:
         """The same in one line, summed over sources and classes."""
-        rows = self._rows()
-        totals = [sum(row.steps[step] for row in rows) for step in range(len(_STEPS))]
-        words = ", ".join(f"{name} {number:,}" for name, number in zip(_STEPS, totals, strict=True))
+        words = ", ".join(f"{name} {number:,}" for name, number in zip(STEPS, total(self._rows()), strict=True))
         return f"{words}, {time.monotonic() - self._began:.0f} s"
 
     def _cells(self, steps: tuple[int, ...], quota: int, rate: float, left_s: float) -> tuple[str, ...]:
@@ -158,10 +165,10 @@ def _write_lines(path: Path, definition: Definition, stop: threading.Event) -> N
             sys.stderr.flush()
 
 
-def _short(source: str) -> str:
+def short_name(source: str) -> str:
     """A source's name for the table: of a long path the end tells more.
 
-    >>> _short("urls:/home/somebody/lists/of/pictures.csv")
+    >>> short_name("urls:/home/somebody/lists/of/pictures.csv")
     'urls:…ts/of/pictures.csv'
     """
     kind, colon, rest = source.partition(":")

@@ -153,13 +153,17 @@ class Planner:
             return f"the limit of {self.limit} images is reached"
         if self.satisfied:
             return "the quota of every class is met"
-        closed = [f"{name} ({state.closed})" for name, state in self._sources.items() if state.closed]
-        dry = [name for name, state in self._sources.items() if not state.closed and not self._open(name)]
-        parts = ([f"dry: {', '.join(dry)}"] if dry else []) + ([f"closed: {', '.join(closed)}"] if closed else [])
+        spent = self._spent(self._sources)
         searched = any(not state.explicit for state in self._sources.values())
         full = [entry.name for entry in self.definition.classes if searched and entry.quota and self._missing(entry.name) <= 0]
         met = f"; quota met for {', '.join(full)}" if full else ""
-        return ("no source has more (" + "; ".join(parts) + ")" if parts else "stopped before its end") + met
+        return (f"no source has more ({spent})" if spent else "stopped before its end") + met
+
+    def ends(self) -> dict[str, str]:
+        """Why the collection ended for each class of the definition, in a few words."""
+        kept = self.tally(fresh=True).kept
+        at_limit = self.limit and sum(kept.values()) - self.kept_before >= self.limit
+        return {entry.name: self._end(entry.name, bool(at_limit)) for entry in self.definition.classes}
 
     def tally(self, *, fresh: bool = False) -> Tally:
         """Kept and waiting by class; read again only after twenty times as long as reading takes."""
@@ -284,9 +288,30 @@ class Planner:
         else:
             state.closed = f"{page.outcome}: {page.detail or 'it says no more'}"
 
-    def _open(self, source: str) -> bool:
-        explicit = self._sources[source].explicit
-        return any(explicit or self._missing(query.class_name) > 0 for query in self._open_queries(source))
+    def _end(self, class_name: str, at_limit: bool) -> str:
+        asked = {query.source for query in self._queries if query.class_name == class_name}
+        sources = [name for name in self._sources if name in asked]  # the ledger also knows sources of other calls
+        if self._missing(class_name) <= 0 and not all(state.explicit for state in self._sources.values()):
+            return "quota met"
+        more = any(self._open(name, class_name) for name in sources if not self._sources[name].closed)
+        waiting = self.tally().waiting.get(class_name, 0)
+        if at_limit and (more or waiting):
+            return f"limit of {self.limit:,} images reached"
+        if more:
+            return "stopped before its end"
+        ended = f"no source has more ({self._spent(sources, class_name)})" if sources else "no source was asked for it"
+        return ended + (f"; {waiting:,} URLs wait" if waiting else "")
+
+    def _spent(self, sources: Iterable[str], class_name: str = "") -> str:
+        """Which sources have no more (of one class, or at all) and which were given up; "" where each may still bring some."""
+        closed = [f"{name} ({self._sources[name].closed})" for name in sources if self._sources[name].closed]
+        dry = [name for name in sources if not self._sources[name].closed and not self._open(name, class_name)]
+        return "; ".join(f"{word}: {', '.join(names)}" for word, names in (("dry", dry), ("closed", closed)) if names)
+
+    def _open(self, source: str, class_name: str = "") -> bool:
+        """Whether a source may bring more that is wanted, of one class or of any."""
+        queries = [query for query in self._open_queries(source) if class_name in {"", query.class_name}]
+        return any(self._sources[source].explicit or self._missing(query.class_name) > 0 for query in queries)
 
     def _open_queries(self, source: str) -> Iterator[Query]:
         """Queries of a source that may bring more, those left out that were only suggested where nothing new comes."""

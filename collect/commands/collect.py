@@ -89,7 +89,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
         gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
         gathered = gathering.run(arguments.limit, restart=bool(arguments.license))
     with Ledger(dataset.ledger) as ledger:
-        report = write_report(dataset, ledger)
+        report = write_report(dataset, ledger, definition, gathered.ends)
     for name, why in gathered.closed.items():
         console.say(f"{name} was given up: {why}")
     console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=dataset.name)

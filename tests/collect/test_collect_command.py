@@ -83,6 +83,7 @@ def test_collect__everything_there_is_then_nothing_twice(demo: Workspace, site: 
         assert ledger.counts().states == states
     report = (dataset.folder / "report.html").read_text()
     assert report.count("data:image/jpeg;base64,") > len(kept) and "robots.txt forbids" in report
+    assert report.count("of 120 kept") == 3 and report.count("no source has more (dry: openverse, bing-api, bing-images)") == 3
 
 
 def test_collect__limit_is_kept_exactly_and_the_rest_waits(demo: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

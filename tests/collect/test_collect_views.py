@@ -23,7 +23,7 @@ from collect.contact_sheet import thumbnail, write_report
 from collect.demo.scenes import make_scene
 from collect.ledger import Ledger
 from collect.ledger_rows import Counts, Settlement
-from collect.live import Row, _Watch, table_rows
+from collect.live import Row, _Watch, table_rows, total
 from collect.pipeline import Pipeline
 from collect.records import Candidate, ImageRecord, Licence, Reason, State
 from collect.workspace import Workspace
@@ -51,7 +51,7 @@ def test_thumbnail__upright_and_small(tmp_path: Path) -> None:
 
 
 def test_report__escapes_what_the_web_said(workspace: Workspace) -> None:
-    dataset = workspace.new_dataset("x")
+    dataset, made = new_dataset(workspace)
     scene = make_scene(0)
     blobs.store(dataset, scene.sha256, "jpg", scene.jpeg, durable=False)
     hostile = 'http://example.org/"><script>alert(1)</script>'
@@ -66,9 +66,31 @@ def test_report__escapes_what_the_web_said(workspace: Workspace) -> None:
             Settlement(first.url_id, State.KEPT, sha256=scene.sha256, image=record),
             Settlement(second.url_id, State.INVALID, Reason.BROKEN, "<img src=x onerror=alert(1)>"),
         ])  # fmt: skip
-        text = write_report(dataset, ledger).read_text()
-    assert "<script>" not in text and "<img src=x" not in text and "<b>c</b>" not in text
+        text = write_report(dataset, ledger, made, {"thing": "closed: s (<i>no</i>)"}).read_text()
+    assert "<script>" not in text and "<img src=x" not in text and "<b>c</b>" not in text and "<i>no" not in text
     assert text.count("data:image/jpeg;base64,") == 1 and "cannot be decoded to its end" in text
+
+
+def test_report__says_how_full_each_class_is(workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace)
+    (thing,) = made.classes
+    made = replace(
+        made, classes=(replace(thing, quota=8), replace(thing, name="rarity", id=2, quota=3), replace(thing, name="any", id=3, quota=0))
+    )
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_finds(
+            (Candidate(f"http://a.test/{n}", "urls:/a/long/way/to/the/list.txt" if n % 3 else "openverse", "q", "thing"), "a.test")
+            for n in range(9)
+        )
+        settled = [State.KEPT] * 6 + [State.INVALID, State.DENIED]
+        ledger.settle([Settlement(lease.url_id, state) for lease, state in zip(ledger.lease(8), settled, strict=True)])
+        steps = total(table_rows(ledger.counts()))
+        text = write_report(dataset, ledger, made, {"thing": "no source has more (dry: urls)", "any": ""}).read_text()
+    thing_rows, rarity, free = re.findall("<tbody>.*?</tbody>", text.partition("<h2>By source")[0])
+    assert "6 of 8 kept, 75%" in thing_rows and "width:75.0%" in thing_rows and "dry: urls" in thing_rows
+    assert "".join(f'<td class="n">{number}' for number in steps) in thing_rows and steps == (9, 7, 7, 6, 6, 6)
+    assert 'title="urls:/a/long/way/to/the/list.txt">urls:…' in thing_rows
+    assert "0 of 3 kept, 0%" in rarity and "0 kept, no quota" in free
 
 
 def test_report__shows_what_was_refused_and_what_was_the_same_twice(workspace: Workspace) -> None:
@@ -82,7 +104,7 @@ def test_report__shows_what_was_refused_and_what_was_the_same_twice(workspace: W
             for name, image in given.items():
                 pipeline.take_bytes(encoded(image, "PNG"), Candidate(f"file:///{name}.png", "folder", "", "thing", licence=FREE))
         assert ledger.counts().reasons == {"DUPLICATE(near)": 1, "INVALID(blank)": 1}
-        text = write_report(dataset, ledger).read_text()
+        text = write_report(dataset, ledger, made, {}).read_text()
     kept, duplicate, refused = (text.partition(f"<h2>{title}</h2>")[2].partition("<h2>")[0] for title in ("Kept", "Duplicates", "Refused"))
     assert [part.count("data:image/jpeg") for part in (kept, duplicate, refused)] == [1, 2, 1]
     assert "small.png" in duplicate and "black.png" in refused and "the limit is" in refused

@@ -171,6 +171,34 @@ def test_limit__counts_this_call_only(ledger: Ledger) -> None:
     assert planner.satisfied and planner.verdict() == "the limit of 2 images is reached"
 
 
+def test_ends__each_class_says_why_it_ended(ledger: Ledger) -> None:
+    bird = replace(DOG, name="bird", id=3, queries=("bird",), quota=4)
+    planner = Planner(ledger, definition(replace(CAT, quota=0), DOG, bird, expand=False), ["s", "other"])
+    cat, dog, late = (Query("s", name, name) for name in ("cat", "dog", "bird"))
+    for text in ("cat", "kitten", "feline"):
+        planner.record(Query("s", text, "cat"), page(cat, range(2)))
+    planner.record(dog, page(dog, range(5), "2"))
+    planner.record(late, page(late, range(3)))
+    settle_all(ledger)
+    planner.close_source("other", "its browser is missing.")
+    closed = "no source has more (dry: s; closed: other (its browser is missing))"
+    assert planner.ends() == {"cat": closed, "dog": "quota met", "bird": closed}
+    ledger.add_finds((find, "example.org") for find in finds(late, range(3, 4)))
+    assert planner.ends()["bird"] == closed + "; 1 URLs wait"
+    assert Planner(ledger, planner.definition, ["urls:list.txt"]).ends()["dog"] == "stopped before its end"
+    assert Planner(ledger, planner.definition, ["page:http://a.test/"]).ends()["dog"] == "no source was asked for it"
+
+
+def test_ends__a_limit_stops_only_what_could_go_on(ledger: Ledger) -> None:
+    planner = Planner(ledger, definition(CAT, replace(DOG, quota=50), expand=False), ["s"], limit=3)
+    query, dog = asked(planner), Query("s", "dog", "dog")
+    planner.record(query, page(query, range(1), "2"))
+    planner.record(dog, page(dog, range(2)))
+    assert planner.ends() == {"cat": "stopped before its end", "dog": "no source has more (dry: s); 2 URLs wait"}
+    settle_all(ledger)
+    assert planner.ends() == {"cat": "limit of 3 images reached", "dog": "no source has more (dry: s)"}
+
+
 def test_explicit_source__takes_everything_whatever_the_quota(ledger: Ledger) -> None:
     planner = Planner(ledger, definition(), ["urls:list.txt"])
     query = asked(planner, "urls:list.txt")
