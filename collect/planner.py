@@ -300,7 +300,7 @@ class Planner:
         if more:
             return "stopped before its end"
         ended = f"no source has more ({self._spent(sources, class_name)})" if sources else "no source was asked for it"
-        return ended + (f"; {waiting:,} URLs wait" if waiting else "")
+        return ended + (f"; {waiting:,} still waiting" if waiting else "")
 
     def _spent(self, sources: Iterable[str], class_name: str = "") -> str:
         """Which sources have no more (of one class, or at all) and which were given up; "" where each may still bring some."""

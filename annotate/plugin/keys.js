@@ -12,6 +12,7 @@
   const BAR = [["A", "accept"], ["R", "reject"], ["N", "needs boxes"], ["0", "negative"], ["Z", "undo"], ["B", "draw"], ["?", "help"]];
   const SAVE_PATIENCE_MS = 8000;
   const LOAD_PATIENCE_MS = 4000;
+  const RELOAD_PATIENCE_MS = 60000;
   // A verdict sooner than this after an image has appeared is a key that bounced, not a look.
   const LEAST_LOOK_MS = 150;
   // More steps than this by arrow key would load every image on the way.
@@ -46,6 +47,8 @@
     const picture = one("lighter-sample-image");
     return Boolean(picture?.complete && !picture.naturalWidth && decodeURIComponent(picture.src).includes(opened()));
   }
+
+  const shown = () => until(() => !opened() || displayed() === opened() || broken(), LOAD_PATIENCE_MS);
 
   // Talking to the server
 
@@ -161,7 +164,7 @@
     const from = opened();
     document.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", code: "ArrowRight", bubbles: true, cancelable: true }));
     if (!(await until(() => opened() !== from, LOAD_PATIENCE_MS))) return say("this was the last image of this view");
-    await until(() => displayed() === opened() || broken(), LOAD_PATIENCE_MS);
+    await shown();
     tell(await ask("guide"));
   }
 
@@ -244,6 +247,8 @@
     if (opened() === target) return;
     window.__foo__.executeOperator("open_sample", { id: target });
     await until(() => opened() === target, LOAD_PATIENCE_MS);
+    // Until then the page stands in the mode that the App may be about to leave.
+    await shown();
     if (annotating) await annotate();
   }
 
@@ -262,6 +267,14 @@
     if (!opened()) return false;
     if (!inAnnotate()) (await until(() => one("annotate"), LOAD_PATIENCE_MS))?.click();
     return Boolean(await until(inAnnotate, LOAD_PATIENCE_MS));
+  }
+
+  // A page that is loaded with an image open may show it in Explore mode; keys count once it is in Annotate mode.
+  async function comeBack() {
+    await until(() => !opened() || one("annotate"), RELOAD_PATIENCE_MS);
+    await shown();
+    await annotate();
+    state.sample = ""; // what is to be told about this image has not been asked for yet
   }
 
   async function draw() {
@@ -514,4 +527,5 @@
     registerOperator(Go, PLUGIN);
   }
   register();
+  if (opened()) once(comeBack);
 })();

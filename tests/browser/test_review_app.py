@@ -147,6 +147,22 @@ def begin(scene: Scene) -> None:
     scene.app.find("detection-mode")
 
 
+def reload(scene: Scene, num_boxes: int) -> None:
+    """Load the page anew with an image open: it comes back into Annotate mode by itself, on that image and with its boxes."""
+    app, here = scene.app, scene.app.sample()
+    # The App itself notes the mode here, in this browser only: an address that is sent to another one opens in Explore mode.
+    app.driver.execute_script(
+        "Object.keys(localStorage).filter((key) => key.endsWith('_modalMode')).forEach((key) => delete localStorage[key])"
+    )
+    app.driver.refresh()
+    app.find("detection-mode")
+    app.find("lighter-sample-renderer-canvas")
+    assert app.sample() == here != ""
+    boxes = "[data-cy^=annotate-label-]"
+    wait(lambda: len([box for box in app.driver.find_elements("css selector", boxes) if box.is_displayed()]) == num_boxes, "its boxes")
+    wait(lambda: "left" in app.driver.find_element("id", "bw-bar").text, "the bar")
+
+
 def test_a_review_by_hand(scene: Scene, tmp_path: Path) -> None:
     app, (one, two, three, four, *_) = scene.app, scene.images
     begin(scene)
@@ -209,9 +225,15 @@ def test_a_review_by_hand(scene: Scene, tmp_path: Path) -> None:
         scene.images = [scene.images[4], *scene.images]  # the first that waits
         begin(scene)
         scene.shot("restarted")
+        reload(scene, num_boxes=0)
+        (again,) = scene.after(drawn, "draw")
+        assert again.image == scene.images[0]
+        reload(scene, num_boxes=1)
+        scene.shot("reloaded")
         (last,) = scene.after(lambda: scene.goes_to(lambda: app.keys("a"), scene.images[6]), "verdict")
         assert (last.image, last.status) == (scene.images[0], "accepted")
-        assert scene.head() == head + 1
+        assert scene.head() == head + 2
+        app.find("detection-mode")
     finally:
         assert scene.server.stop() == 0
     with Journal(scene.dataset.labels) as journal:

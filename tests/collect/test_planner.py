@@ -184,7 +184,7 @@ def test_ends__each_class_says_why_it_ended(ledger: Ledger) -> None:
     closed = "no source has more (dry: s; closed: other (its browser is missing))"
     assert planner.ends() == {"cat": closed, "dog": "quota met", "bird": closed}
     ledger.add_finds((find, "example.org") for find in finds(late, range(3, 4)))
-    assert planner.ends()["bird"] == closed + "; 1 URLs wait"
+    assert planner.ends()["bird"] == closed + "; 1 still waiting"
     assert Planner(ledger, planner.definition, ["urls:list.txt"]).ends()["dog"] == "stopped before its end"
     assert Planner(ledger, planner.definition, ["page:http://a.test/"]).ends()["dog"] == "no source was asked for it"
 
@@ -194,7 +194,7 @@ def test_ends__a_limit_stops_only_what_could_go_on(ledger: Ledger) -> None:
     query, dog = asked(planner), Query("s", "dog", "dog")
     planner.record(query, page(query, range(1), "2"))
     planner.record(dog, page(dog, range(2)))
-    assert planner.ends() == {"cat": "stopped before its end", "dog": "no source has more (dry: s); 2 URLs wait"}
+    assert planner.ends() == {"cat": "stopped before its end", "dog": "no source has more (dry: s); 2 still waiting"}
     settle_all(ledger)
     assert planner.ends() == {"cat": "limit of 3 images reached", "dog": "no source has more (dry: s)"}
 
