@@ -1,10 +1,11 @@
 """Which images a reviewer sees, in which order, and why: cards for the App.
 
 Order: the file `queue.json` of the dataset (written by `boxwright queue`: a list of `{image, score, reason}`) with the
-suspects of `audit.json` (`{image, box, kind, score}`) mixed in by score; then what nobody looked at; judged images last.
-Near-duplicates stand side by side. Shares: every image belongs to one reviewer, and a share of `[annotate] overlap` to a
-second one besides, by rendezvous hashing, so that a new reviewer takes over some images of each and moves no other. Own
-images come first; those of others follow, so that nothing waits for somebody who left.
+suspects of `audit.json` (`{image, box, kind, score}`) and the pairs of `lookalikes.json` mixed in by score; then what nobody
+looked at; judged images last. Near-duplicates, and images that look alike, stand side by side. Shares: every image belongs to
+one reviewer, and a share of `[annotate] overlap` to a second one besides, by rendezvous hashing, so that a new reviewer takes
+over some images of each and moves no other. Own images come first; those of others follow, so that nothing waits for somebody
+who left.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from annotate.coco import read
 from annotate.journal import Event, Journal, Kind, Verdict
+from annotate.review import lookalikes
 from annotate.review.agreement import gold_images
 from annotate.review.dataset import Card, Mark
 from annotate.review.session import GOLD, OWN, SECOND, opinions_path
@@ -57,11 +59,13 @@ def cards(
     labels = current(journal)
     parts = assign(dataset, definition, reviewer, records, labels)
     reasons, suspects = wanted(dataset, labels)
+    alike = lookalikes.undecided(lookalikes.read(dataset), {record.sha256 for record in records}, labels)
+    _add_lookalikes(reasons, alike)
     detections = detections_of(workspace, dataset, run) if run else {}
     for image, errors in _errors(detections).items():
         reasons.setdefault(image, Why(len(errors), f"{run}: {', '.join(sorted(errors))}"))
     shown = _opinions(dataset, journal, reviewer, [image for image, part in parts.items() if part in {SECOND, GOLD}])
-    twins = duplicate_groups(records, definition.collect.near_duplicate_bits)
+    twins = lookalikes.joined(duplicate_groups(records, definition.collect.near_duplicate_bits), alike)
     made = [
         Card(
             record,
@@ -221,6 +225,14 @@ def _suspect(row: dict[str, Any], at: str, labels: Labels, reasons: dict[str, Wh
     if xywh is not None:
         x, y, w, h = (float(value) for value in xywh)
         marks.setdefault(image, []).append(Mark(f"{kind.replace('_', ' ')} {guess}".strip() + "?", (x, y, w, h), score))
+
+
+def _add_lookalikes(reasons: dict[str, Why], pairs: Sequence[lookalikes.Pair]) -> None:
+    """Give both images of each pair their reason, where they have no stronger one."""
+    for pair in pairs:
+        for image in pair.names:
+            if image not in reasons or reasons[image].score < pair.cosine:
+                reasons[image] = Why(pair.cosine, lookalikes.reason(pair, image), pair.at)
 
 
 def written_at(path: Path) -> str:

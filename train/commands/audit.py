@@ -1,4 +1,4 @@
-"""`boxwright audit`: hunt for label errors with cross-validated predictions."""
+"""`boxwright audit`: hunt for label errors with cross-validated predictions, or for images that look alike."""
 
 from __future__ import annotations
 
@@ -37,10 +37,18 @@ class Audit:
         )
         parser.add_argument("--device", default="auto")
         parser.add_argument("--top", type=int, default=1000, metavar="N", help="keep the N likeliest (default: %(default)s)")
+        parser.add_argument(
+            "--lookalikes", action="store_true", help="instead: pairs of kept images that a network finds alike, no hash did"
+        )
+        parser.add_argument(
+            "--cosine", type=float, default=0.95, metavar="C", help="with --lookalikes: from here on (default: %(default)s)"
+        )
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)
         recipe = definition.load(dataset)
+        if arguments.lookalikes:
+            return self._lookalikes(dataset, recipe, arguments, console)
         records, document = labelled(dataset, recipe)
         if console.dry_run:
             console.out(f"would train {arguments.folds} small models on {len(records)} labelled images")
@@ -64,6 +72,29 @@ class Audit:
             write_atomic(dataset.folder / "audit.json", json.dumps(suspects, ensure_ascii=False, indent=1) + "\n")
         self._tell(arguments.name, suspects, console)
         return {"images": len(records), "path": str(dataset.folder / "audit.json"), "suspects": suspects}
+
+    def _lookalikes(self, dataset: Dataset, recipe: definition.Definition, arguments: Namespace, console: Console) -> dict[str, Any]:
+        if not 0 < arguments.cosine <= 1 or arguments.top < 1:
+            raise UsageError(f"--cosine {arguments.cosine:g} must lie above 0 and not above 1, --top {arguments.top} above 0")
+        with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
+            labels = current(journal)
+            records = [r for r in ledger.images() if labels.get(r.sha256, ImageLabels()).verdict != Verdict.REJECTED]
+        if console.dry_run:
+            console.out(f"would hold {len(records)} images against each other")
+            return {"images": len(records), "pairs": []}
+        from annotate.review.lookalikes import path_of, reason, write
+        from train.loop.lookalikes import lookalikes
+
+        with exclusive(dataset.locks / "audit", f"audit {dataset.name}"):
+            pairs = write(dataset, lookalikes(dataset, records, arguments.cosine, arguments.top, recipe.collect.near_duplicate_bits))
+        rows = [(pair.image[:12], reason(pair, pair.image)) for pair in pairs[:_SHOWN]]
+        console.table(("image", "why"), rows, title=f"{len(pairs)} pairs look alike")
+        if len(pairs) == arguments.top:
+            console.say(f"there may be more: these are the {arguments.top} closest; a higher --cosine asks for fewer")
+        console.out(
+            f"`boxwright review {dataset.name}` shows them first; D puts them side by side, and nothing is removed before a person says so"
+        )
+        return {"images": len(records), "path": str(path_of(dataset)), "pairs": [vars(pair) for pair in pairs]}
 
     def _tell(self, name: str, suspects: list[dict[str, Any]], console: Console) -> None:
         rows = [(s["kind"], s["image"][:12], float(s["score"]), s["why"]) for s in suspects if s["kind"] != "image"]
