@@ -4,7 +4,7 @@ A cosine that tells copies from neighbours in one set of pictures does not in an
 raccoons, .44 with blood cells and crowds), so all that follows is a pair in the review (:mod:`annotate.review.lookalikes`).
 
 Every vector is held against every other, in blocks, by numpy: no index (faiss, usearch) is among our dependencies, and up to
-some 100,000 images none is needed: their 5·10⁹ products are minutes beside the half hour and more that the network takes.
+some 100,000 images none is needed. On one core 20,000 take 5 s, so 100,000 two minutes, beside half an hour for the network.
 """
 
 from __future__ import annotations
