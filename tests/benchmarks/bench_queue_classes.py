@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from bench_queue import interval  # noqa: E402
+from bench_queue import saved  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 from torchvision.models import mobilenet_v2  # noqa: E402
 
@@ -175,31 +175,32 @@ def boxes_needed(points: list[tuple[int, float]], goal: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="two seeds")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=10, help="of each half")
     parser.add_argument("--keep", default="", help="keep the features here")
     arguments = parser.parse_args()
     data = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data")
     started = time.process_time()
     with tempfile.TemporaryDirectory() as temporary:
-        keep = Path(arguments.keep or temporary)
-        pool, val = halves(data, keep)
+        one, other = halves(data, Path(arguments.keep or temporary))
+    studies = [study(pool, judged, 2 if arguments.quick else arguments.seeds) for pool, judged in ((one, other), (other, one))]
+    every = [row for of in studies for row in of["seeds"]]
+    document = {"halves": studies, "saved": saved(every), "cpu_s": time.process_time() - started}
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def study(pool: Crops, judged: Crops, seeds: int) -> dict:
     classes = int(pool.labels.max()) + 1
-    full = mean_ap(head(pool, np.arange(len(pool.labels)), classes), val, classes)
+    full = mean_ap(head(pool, np.arange(len(pool.labels)), classes), judged, classes)
     rows = []
-    for seed in range(2 if arguments.quick else arguments.seeds):
+    for seed in range(seeds):
         needed = {
-            name: boxes_needed(curve(pool, val, classes, seed, ours, 60, Weights()), 0.95 * full)
+            name: boxes_needed(curve(pool, judged, classes, seed, ours, 60, Weights()), 0.95 * full)
             for name, ours in (("ours", True), ("random", False))
         }
-        rows.append({"seed": seed, **needed, "saved": 1 - needed["ours"] / needed["random"]})
+        rows.append({"seed": seed, **needed})
         sys.stderr.write(f"{rows[-1]}\n")
-    saved = np.array([row["saved"] for row in rows])
-    document = {
-        "boxes": len(pool.labels), "classes": np.bincount(pool.labels.numpy()).tolist(), "full_map": full, "goal": 0.95 * full,
-        "seeds": rows, "saved_mean_interval": interval(saved.tolist()),
-        "cpu_s": time.process_time() - started,
-    }  # fmt: skip
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    counts = np.bincount(pool.labels.numpy()).tolist()
+    return {"boxes": len(pool.labels), "classes": counts, "full_map": full, "seeds": rows, "saved": saved(rows)}
 
 
 if __name__ == "__main__":

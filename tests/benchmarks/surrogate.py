@@ -137,7 +137,7 @@ def places(boxes: Boxes, maps: Maps, rows: Sequence[int], rng: np.random.Generat
     )  # fmt: skip
 
 
-def learn(maps: Maps, boxes: Boxes, rows: Sequence[int], num_classes: int, seed: int, steps: int = 200) -> Head:
+def learn(maps: Maps, boxes: Boxes, rows: Sequence[int], num_classes: int, seed: int, steps: int = 400) -> Head:
     """A head for the boxes of some images."""
     torch.manual_seed(seed)
     place, label, distance, weight = places(boxes, maps, rows, np.random.default_rng(seed))

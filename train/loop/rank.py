@@ -1,11 +1,14 @@
-"""What to look at next: waiting images in the order of what a look at them is expected to bring.
+"""What to look at next: waiting images in the order of what a box drawn in them is expected to bring.
 
-    gain    each box that the model sees counts by how unsure the model is of it, times the need for its class (rare among
-            the labelled boxes = needed); where two checkpoints disagree on an image, more
+    need    a box that the model expects is worth the more, the rarer its class is among the labelled boxes, (rarest / count) ** need;
+            images further up the queue count as labelled, so that no class is served beyond its turn
+    doubt   a box that the model is unsure of brings a little more
+    cost    what counts is an image's mean over its boxes, drawn towards the mean of all images as if it had some boxes more of
+            that worth: else images of one box, whose means vary most, would come first and crowded ones last
     new     an image like one that is labelled, or already further up the queue, brings less
-    cost    boxes to check or draw; of images that bring the same, the cheap ones come first
+    apart   where two checkpoints disagree on an image, it brings more
 
-Uncertainty of a box with score p is 4p(1 − p): 1 at one half, 0 where the model is sure either way.
+Of images that bring the same, the cheap ones come first. The weights were chosen on two pools (LOG.md, 2026-11-26, fourth session).
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class Glance:
 
 @dataclass(frozen=True)
 class Ranked:
-    """One entry of the queue; `score` in [0, 1], `cost_s` the seconds a reviewer will need."""
+    """One entry of the queue; `score` falls evenly from 1 to 0 along it, `cost_s` are the seconds a reviewer will need."""
 
     image: str
     score: float
@@ -54,17 +57,21 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each part counts. 0 switches a part off.
+    """How much each part counts; 0 switches a part off.
 
-    Need and cost are powers. Larger ones bring rare classes and cheap images sooner, and leave the crowded images of the common
-    class, which the last tenth of the mAP wants, to the end (LOG.md, 2026-11-25).
+    Attributes:
+        need: the power by which rare classes are preferred.
+        doubt: worth of a box that the model is quite unsure of, beside the 1 of its being a box.
+        prior_boxes: average boxes that every image is thought to have besides its own.
+        novelty: share of the worth that an image loses by being the very picture of another.
+        disagreement: share that it gains where two checkpoints have nothing in common.
     """
 
+    need: float = 0.5
+    doubt: float = 0.2
+    prior_boxes: float = 4.0
+    novelty: float = 0.5
     disagreement: float = 0.5
-    novelty: float = 0.7
-    cost: float = 0.5
-    certain: float = 0.2
-    need: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -76,25 +83,14 @@ class Known:
     vectors_ME: Floats = field(default_factory=lambda: np.zeros((0, 0)))
 
 
-def need(counts_C: NDArray[np.int64], power: float) -> Floats:
-    """How much a box of each class is needed, 1 for the rarest: (rarest / count) ** power, (C,)."""
-    counts = counts_C + 1.0
-    return np.asarray((counts.min() / counts) ** power if len(counts) else counts)
-
-
 def order(glances: Sequence[Glance], known: Known, weights: Weights = Weights()) -> list[Ranked]:
     """The queue, best first."""
     if not glances:
         return []
-    need_C = need(known.counts_C, weights.need)
-    parts = [_gains(glance, need_C, weights) for glance in glances]
-    gains_N, costs_N = np.array([gain for gain, _ in parts]), np.array([cost_s(glance.scores_D) for glance in glances])
-    novelty_N = _novelty(glances, known)
-    value_N = (gains_N + weights.disagreement * np.array([g.disagreement for g in glances]) + 0.02) / (costs_N / OPEN_S) ** weights.cost
-    places, scores = _greedy(glances, value_N / value_N.max(), novelty_N, costs_N, weights.novelty)
+    pool = _Pool(glances, known, weights)
     return [
-        Ranked(glances[row].image, score, _reason(glances[row], parts[row][1], float(novelty_N[row]), known), float(costs_N[row]))
-        for row, score in zip(places, scores, strict=True)
+        Ranked(glances[row].image, 1 - place / len(glances), _reason(glances[row], pool, row, known), float(pool.costs_N[row]))
+        for place, row in enumerate(pool.order())
     ]
 
 
@@ -104,68 +100,74 @@ def cost_s(scores_D: Floats) -> float:
     return float(OPEN_S + (seen * CHECK_S + seen * (1 - seen) * DRAW_S).sum())
 
 
-def _gains(glance: Glance, need_C: Floats, weights: Weights) -> tuple[float, int | None]:
-    """The gain of an image and the class that brings most of it."""
-    if not len(glance.scores_D):
-        return 0.0, None
-    p = np.clip(glance.scores_D, 0, 1)
-    gain_D = need_C[glance.labels_D] * (4 * p * (1 - p) + weights.certain * p)
-    by_class = np.bincount(glance.labels_D, weights=gain_D)
-    return float(gain_D.sum()), int(by_class.argmax())
+class _Pool:
+    """The waiting images as arrays: expected boxes and their worth by class (N, C), costs and novelties (N,), looks (N, E)."""
+
+    def __init__(self, glances: Sequence[Glance], known: Known, weights: Weights) -> None:
+        self.weights = weights
+        self.counts_C: Floats = np.asarray(known.counts_C + 1.0, dtype=np.float64)
+        self.boxes_NC = np.zeros((len(glances), len(known.names)))
+        self.worth_NC = np.zeros_like(self.boxes_NC)
+        for row, glance in enumerate(glances):
+            p = np.clip(glance.scores_D, 0, 1)
+            np.add.at(self.boxes_NC[row], glance.labels_D, p)
+            np.add.at(self.worth_NC[row], glance.labels_D, p + weights.doubt * 4 * p * (1 - p))
+        self.costs_N = np.array([cost_s(glance.scores_D) for glance in glances])
+        self.apart_N = 1 + weights.disagreement * np.array([glance.disagreement for glance in glances])
+        width = max((len(glance.vector) for glance in glances if glance.vector is not None), default=0)
+        unknown = np.zeros(width)
+        self.looks_NE = np.array([unknown if glance.vector is None else glance.vector for glance in glances], dtype=np.float32)
+        self.new_N = np.ones(len(glances))
+        if known.vectors_ME.size and width:
+            self.new_N = np.clip(1 - (self.looks_NE @ known.vectors_ME.T.astype(np.float32)).max(axis=1), 0, 1).astype(np.float64)
+        looked = self.new_N[self.looks_NE.any(axis=1)] if width else self.new_N[:0]
+        #: Novelty from here on is whole: how far a usual image of these is from what is labelled.
+        self.usual_new = float(np.median(looked)) or 1.0 if len(looked) else 1.0
+
+    def value(self, rows: NDArray[np.int64], counts_C: Floats, new_N: Floats) -> Floats:
+        """Of some rows, (R,), given the boxes labelled by class and the novelty of those rows (R,)."""
+        worth = self.worth_NC[rows] @ need(counts_C, self.weights.need)
+        boxes, prior = self.boxes_NC[rows].sum(axis=1), self.weights.prior_boxes
+        usual = worth.sum() / max(boxes.sum(), 1e-9)
+        means = (worth + prior * usual) / (boxes + max(prior, 1e-9))
+        fresh = 1 - self.weights.novelty * (1 - np.minimum(new_N / self.usual_new, 1))
+        return np.asarray(means * fresh * self.apart_N[rows])
+
+    def order(self) -> list[int]:
+        """All rows, best first: each that is chosen counts as labelled for the next; beyond GREEDY rows they keep their first order."""
+        every = np.arange(len(self.costs_N))
+        first = np.lexsort((self.costs_N, -np.round(self.value(every, self.counts_C, self.new_N), 6)))
+        left, tail = first[:GREEDY], first[GREEDY:]
+        counts_C, new_N, chosen = self.counts_C.copy(), self.new_N.copy(), []
+        while len(left):
+            value = self.value(left, counts_C, new_N[left])
+            among = np.flatnonzero(value >= value.max() - 1e-6)
+            at = int(among[self.costs_N[left[among]].argmin()])
+            row = int(left[at])
+            chosen.append(row)
+            left = np.delete(left, at)
+            counts_C += self.boxes_NC[row]
+            new_N[left] = np.minimum(new_N[left], np.clip(1 - self.looks_NE[left] @ self.looks_NE[row], 0, 1))
+        return [*chosen, *tail.tolist()]
 
 
-def _novelty(glances: Sequence[Glance], known: Known) -> Floats:
-    """1 − the greatest cosine similarity to a labelled image, in [0, 1]; 1 where looks are unknown."""
-    if not known.vectors_ME.size:
-        return np.ones(len(glances))
-    result = np.ones(len(glances))
-    for row, glance in enumerate(glances):
-        if glance.vector is not None:
-            result[row] = np.clip(1 - float((known.vectors_ME @ glance.vector).max()), 0, 1)
-    return result
+def need(counts_C: Floats, power: float) -> Floats:
+    """How much a box of each class is needed, 1 for the rarest: (rarest / count) ** power, (C,)."""
+    return np.asarray((counts_C.min() / counts_C) ** power if len(counts_C) else counts_C)
 
 
-def _greedy(glances: Sequence[Glance], value_N: Floats, novelty_N: Floats, costs_N: Floats, weight: float) -> tuple[list[int], list[float]]:
-    """Rows best first: each choice takes novelty from what looks like it. Equal scores: the cheap one first."""
-    with_looks = [row for row, glance in enumerate(glances) if glance.vector is not None]
-    scale = float(np.median(novelty_N[with_looks])) or 1.0 if with_looks else 1.0
-
-    def worth(rows: NDArray[np.int64], novelty: Floats) -> Floats:
-        return np.asarray(value_N[rows] * (1 - weight + weight * np.minimum(novelty[rows] / scale, 1)))
-
-    every = np.arange(len(glances))
-    first = np.lexsort((costs_N, -np.round(worth(every, novelty_N), 6)))
-    head, tail = first[:GREEDY], first[GREEDY:]
-    if not with_looks or weight == 0:
-        return first.tolist(), worth(first, novelty_N).tolist()
-    vectors = np.array([glances[row].vector if glances[row].vector is not None else np.zeros(1) for row in head], dtype=object)
-    width = max(len(vector) for vector in vectors)
-    table = np.array([vector if len(vector) == width else np.zeros(width) for vector in vectors], dtype=np.float32)
-    novelty, left = novelty_N[head].copy(), np.ones(len(head), dtype=bool)
-    places, scores = [], []
-    for _ in range(len(head)):
-        now = value_N[head] * (1 - weight + weight * np.minimum(novelty / scale, 1))
-        now[~left] = -np.inf
-        best = int(np.lexsort((costs_N[head], -np.round(now, 6)))[0]) if len(head) <= 300 else int(now.argmax())
-        places.append(int(head[best]))
-        scores.append(float(now[best]))
-        left[best] = False
-        novelty = np.minimum(novelty, np.clip(1 - table @ table[best], 0, 1)) if table[best].any() else novelty
-    floor = scores[-1] if scores else 0.0
-    return [*places, *tail.tolist()], [*scores, *np.minimum(worth(tail, novelty_N), floor).tolist()]
-
-
-def _reason(glance: Glance, label: int | None, novelty: float, known: Known) -> str:
+def _reason(glance: Glance, pool: _Pool, row: int, known: Known) -> str:
     """Why it is here, in words."""
     words = []
     unsure = int(((glance.scores_D > 0.15) & (glance.scores_D < 0.85)).sum())
     if unsure:
         words.append(f"{unsure} unsure {'box' if unsure == 1 else 'boxes'}")
-    if label is not None:
+    if len(glance.scores_D):
+        label = int((pool.worth_NC[row] * need(pool.counts_C, pool.weights.need)).argmax())
         words.append(f"mostly {known.names[label]} ({known.counts_C[label]} labelled)")
     if glance.disagreement > 0.5:
         words.append("checkpoints disagree")
-    if known.vectors_ME.size and novelty > 0.3:
+    if known.vectors_ME.size and pool.new_N[row] > 0.3:
         words.append("unlike what is labelled")
     return ", ".join(words) or "nothing is seen in it"
 

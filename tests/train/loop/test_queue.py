@@ -29,11 +29,29 @@ def names_of(*glances, known=KNOWN):
 
 
 def test_doubt_before_certainty():
-    assert names_of(glance("sure", [0.98]), glance("unsure", [0.5]), glance("empty", [])) == ["unsure", "sure", "empty"]
+    assert names_of(glance("sure", [0.98]), glance("empty", []), glance("unsure", [0.5])) == ["unsure", "empty", "sure"]
 
 
 def test_rare_before_common():
     assert names_of(glance("common", [0.5], [0]), glance("rare", [0.5], [1])) == ["rare", "common"]
+
+
+def test_a_class_that_was_served_waits_its_turn():
+    boxes = [glance(f"{kind} {k}", [0.9], [kind]) for kind in (0, 1) for k in range(3)]
+    queue = names_of(*boxes, known=Known(np.array([1, 1]), NAMES))
+    assert [name[0] for name in queue] in (list("010101"), list("101010"))
+
+
+def test_a_crowd_of_the_rare_goes_before_one_of_them_beside_many_common():
+    crowd, mixed = glance("crowd", [0.9] * 6, [1] * 6), glance("mixed", [0.9] * 6, [0] * 5 + [1])
+    assert names_of(mixed, crowd) == ["crowd", "mixed"]
+
+
+def test_one_lucky_box_does_not_beat_many():
+    """A mean over one box says little: it is drawn towards the mean of all."""
+    one, many = glance("one", [0.6], [1]), glance("many", [0.6] * 9, [1] * 9)
+    common = [glance(f"common {k}", [0.6] * 4, [0] * 4) for k in range(4)]
+    assert names_of(one, many, *common)[0] == "many"
 
 
 def test_disagreement_counts():
@@ -43,18 +61,16 @@ def test_disagreement_counts():
 def test_of_two_alike_the_second_waits():
     a, b, c = (np.eye(3)[k] for k in range(3))
     queue = names_of(
-        glance("first", [0.5, 0.5], [1, 1], a), glance("its twin", [0.5, 0.5], [1, 1], a), glance("other", [0.5], [1], b),
+        glance("first", [0.5, 0.5], [1, 1], a), glance("its twin", [0.5, 0.5], [1, 1], a), glance("other", [0.5, 0.5], [1, 1], b),
         known=Known(np.array([400, 10]), NAMES, c[None]),
     )  # fmt: skip
     assert queue == ["first", "other", "its twin"]
 
 
-def test_equal_gain__the_cheap_one_first():
-    cheap, dear = glance("cheap", []), glance("dear", [])
-    assert names_of(dear, cheap) == ["dear", "cheap"], "nothing to choose by: as they came"
+def test_equal_worth__the_cheap_one_first():
     assert cost_s(np.array([0.9, 0.9])) > cost_s(np.array([0.9]))
-    result = order([glance("many", [0.5] * 2, [0, 0]), glance("few", [0.5], [0])], KNOWN, Weights(cost=1.0, disagreement=0))
-    assert {entry.image for entry in result} == {"many", "few"}
+    result = order([glance("many", [0.5] * 2), glance("few", [0.5])], KNOWN, Weights(need=0))
+    assert [entry.image for entry in result] == ["few", "many"]
 
 
 @given(st.lists(st.lists(st.floats(0, 1), max_size=5), max_size=12), st.booleans())
