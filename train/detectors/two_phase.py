@@ -28,13 +28,16 @@ from train.detectors.face import FaceDetector, find_folder
 from train.fitting import weights as pretrained
 
 CROP_PX = 128
-#: How much of the surroundings the tight and the wide look show, as a share of the box on each side.
-MARGINS = (0.1, 0.6)
+#: How much of the surroundings the tight and the wide look show, as a share of the box on each side. The wide one was chosen on
+#: facemask-coco among .35, .6 and 1; it lies between the median (.07) and the upper quartile (.6) of the crops of face-crops.
+MARGINS = (0.1, 0.35)
 _POOLED = 1280
 FEATURES = _POOLED * len(MARGINS)
 #: How far a training crop strays from the labelled box, as a share of its sides: the face detector is no better.
 JITTER = 0.08
-FACE_LEAST = 0.3
+#: Faces are found from this score on; those from the second one on are sure enough to learn from.
+FACE_LEAST = 0.12
+FACE_SURE = 0.3
 #: Training images whose faces say how the labelled boxes differ from the detector's, and the overlap that makes a pair of them.
 OFFSET_IMAGES = 64
 PAIR_IOU = 0.4
@@ -76,10 +79,7 @@ class TwoPhase(Detector):
 
     def looks(self, images_B3HW: Tensor, boxes_xyxy: Sequence[Tensor]) -> Tensor:
         """What each box shows, tight and wide, float32 (N, 2, 3, CROP_PX, CROP_PX) in 0..255, in the order of the boxes (pixels)."""
-        height, width = images_B3HW.shape[-2:]
-        pixels = images_B3HW.float()
-        boxes = [[_grown(each.float(), margin, (width, height)) for each in boxes_xyxy] for margin in MARGINS]
-        return torch.stack([roi_align(pixels, each, CROP_PX, aligned=True) for each in boxes], 1)
+        return torch.stack([cut_out(images_B3HW, boxes_xyxy, margin) for margin in MARGINS], 1)
 
     @torch.no_grad()
     def embed(self, looks_N23PP: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class TwoPhase(Detector):
         for image, labelled in zip(images_B3HW, boxes_xyxy, strict=True):
             if self.offset_seen[1] >= OFFSET_IMAGES or not len(labelled):
                 continue
-            found, _ = self._faces(image)
+            found, _ = self._faces(image, FACE_SURE)
             self.offset_seen[1] += 1
             if not len(found):
                 continue
@@ -122,9 +122,9 @@ class TwoPhase(Detector):
             self.offset.copy_((self.offset * self.offset_seen[0] + away.sum(0)) / total.clamp(min=1))
             self.offset_seen[0] = total
 
-    def _faces(self, image_3HW: Tensor) -> tuple[Tensor, Tensor]:
+    def _faces(self, image_3HW: Tensor, least: float) -> tuple[Tensor, Tensor]:
         """What phase one finds: xyxy pixels (N, 4) and scores (N,), on the image's device."""
-        xywh, scores = self.faces.detect(np.ascontiguousarray(image_3HW.permute(1, 2, 0).cpu().numpy()), FACE_LEAST)
+        xywh, scores = self.faces.detect(np.ascontiguousarray(image_3HW.permute(1, 2, 0).cpu().numpy()), least)
         boxes = torch.from_numpy(xyxy_from_xywh(xywh)).float().to(image_3HW.device)
         return boxes, torch.from_numpy(scores).float().to(image_3HW.device)
 
@@ -134,7 +134,7 @@ class TwoPhase(Detector):
         return [self._predict_one(image) for image in images_B3HW]
 
     def _predict_one(self, image_3HW: Tensor) -> RawDetections:
-        found, face_scores = self._faces(image_3HW)
+        found, face_scores = self._faces(image_3HW, FACE_LEAST)
         boxes = _moved(found, self.offset)
         if not len(boxes):
             return RawDetections(boxes, face_scores, torch.zeros(0, dtype=torch.int64, device=image_3HW.device))
@@ -153,6 +153,13 @@ class TwoPhase(Detector):
 
     def export_wrapper(self) -> nn.Module:
         raise UsageError("the two-phase detector is two networks, one of them OpenCV's own; it cannot be exported as one graph")
+
+
+def cut_out(images_B3HW: Tensor, boxes_xyxy: Sequence[Tensor], margin: float = 0.0) -> Tensor:
+    """What boxes (pixels) with a margin show, float32 (N, 3, CROP_PX, CROP_PX) in 0..255; they end where the picture does."""
+    height, width = images_B3HW.shape[-2:]
+    grown = [_grown(boxes.float(), margin, (width, height)) for boxes in boxes_xyxy]
+    return roi_align(images_B3HW.float(), grown, CROP_PX, aligned=True)  # type: ignore[no-any-return]
 
 
 def _away(labelled_N4: Tensor, found_N4: Tensor) -> Tensor:
@@ -177,7 +184,7 @@ def _ordered(boxes_N4: Tensor) -> Tensor:
 
 
 def _grown(boxes_N4: Tensor, margin: float, size_wh: tuple[int, int]) -> Tensor:
-    """Boxes with a margin, as a share of their sides; they end where the picture does, as a crop would."""
+    """Boxes with a margin, as a share of their sides, clipped to the picture."""
     more = margin * (boxes_N4[:, 2:] - boxes_N4[:, :2])
     grown = torch.cat([boxes_N4[:, :2] - more, boxes_N4[:, 2:] + more], 1)
     most = grown.new_tensor([*size_wh, *size_wh])

@@ -1,8 +1,8 @@
 """The two-phase detector's final layers from crops: a folder per class, features of the frozen part computed once.
 
-What the detector does with a face in a photo is done with the face in a crop: the face detector finds it, both looks are
-taken at it, as it is and mirrored; then the final layers are fitted on those features in seconds. Splits are made on groups
-of near-duplicates, so that no two versions of one picture stand on both sides.
+What the detector does with a face in a photo is done with the face in a crop: the face detector finds it for the tight look,
+the crop itself is the wide one, each as it is and mirrored; then the final layers are fitted on those features in seconds.
+Splits are made on groups of near-duplicates, so that no two versions of one picture stand on both sides.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from collect.images.duplicates import clusters
 from collect.images.hashing import phash
 from train.data.cache import Pixels, UnreadableError, decode
 from train.detectors.face import FaceDetector
-from train.detectors.two_phase import FACE_LEAST, TwoPhase
+from train.detectors.two_phase import FACE_SURE, MARGINS, TwoPhase, cut_out
 
 logger = logging.getLogger(__name__)
 
@@ -165,19 +165,21 @@ def embed_twice(detector: TwoPhase, crops: Crops) -> tuple[Tensor, Tensor]:
     plain, mirrored = [], []
     for start in range(0, len(crops.files), _CROPS_AT_ONCE):
         images = [decode(crops.folder / file) for file in crops.files[start : start + _CROPS_AT_ONCE]]
-        looks = torch.cat([_looks(detector, close_up, image) for image in images])
+        looks = torch.cat([_looks(close_up, image) for image in images])
         plain.append(detector.embed(looks))
         mirrored.append(detector.embed(looks.flip(-1)))
     return torch.cat(plain), torch.cat(mirrored)
 
 
-def _looks(detector: TwoPhase, faces: FaceDetector, image_HW3: Pixels) -> Tensor:
-    """Both looks at the surest face of a crop; where none is found, the crop is taken for one that fills it."""
+def _looks(faces: FaceDetector, image_HW3: Pixels) -> Tensor:
+    """Both looks of `TwoPhase.looks`: the surest face is seen tight, the whole crop wide; both are it where no face is found."""
     pixels = np.array(image_HW3)
-    boxes_xywh, _ = faces.detect(pixels, FACE_LEAST)
+    boxes_xywh, _ = faces.detect(pixels, FACE_SURE)
     height, width = pixels.shape[:2]
     x, y, w, h = boxes_xywh[0].tolist() if len(boxes_xywh) else (0, 0, width, height)
-    return detector.looks(torch.from_numpy(pixels).permute(2, 0, 1)[None], [torch.tensor([[x, y, x + w, y + h]])])
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    tight = cut_out(image, [torch.tensor([[x, y, x + w, y + h]])], MARGINS[0])
+    return torch.stack([tight, cut_out(image, [torch.tensor([[0, 0, width, height]])])], 1)
 
 
 def teach(detector: TwoPhase, crops: Crops, seed: int = 0) -> Taught:
