@@ -11,7 +11,7 @@ from collect.console import Console
 _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--release": ("release", str, "the release to learn from (default: the newest)"),
     "--detector": ("detector", str, "which detector (default: that of dataset.toml)"),
-    "--epochs": ("epochs", int, "how often the train split is gone through"),
+    "--epochs": ("epochs", int, "how often the train split is gone through; 0 = not at all, with --crops"),
     "--batch-size": ("batch_size", int, "images per step; 0 = the detector's own, on a GPU the largest that fits"),
     "--accumulate": ("accumulate", int, "steps whose gradients make one update"),
     "--image-size": ("image_size", int, "longest side of the input in pixels"),
@@ -23,6 +23,7 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--time-budget": ("time_budget_s", float, "seconds of training, validation not counted; the schedule follows the time"),
     "--budget-clock": ("budget_clock", str, "what the budget counts: wall or cpu seconds"),
     "--weights": ("weights", str, "auto, none, or the path of a checkpoint or state dict to begin with"),
+    "--crops": ("crops", str, "a folder per class of cut-out faces: the two-phase detector's final layers begin with these"),
     "--freeze": ("freeze", int, "stages of the backbone to hold still, from the input inwards; -1 = the detector's own"),
     "--ema": ("ema_decay", float, "decay of the weights' moving average; 0 = none"),
     "--patience": ("patience", int, "validations without a better score after which it stops; 0 = never"),

@@ -21,11 +21,14 @@ class TrainConfig:
 
     Attributes:
         weights: "auto", "none" or a path; `weights_origin` says what the detector really began with.
+        crops: a folder per class of cut-out faces that the two-phase detector's final layers are fitted on before the release;
+            "" = none.
         crop_px: side of the square cut-outs that are trained on, at the scale of `image_size`; 0 = `image_size`. Smaller ones
             cost less and show small objects as large as they are at test time.
         batch_size: images per step and process; `accumulate` steps make one update.
         learning_rate: at the top of the schedule, for the head; the backbone's is `backbone_rate` times that.
-        epochs: the schedule's length; `time_budget_s` may end it sooner, and then the schedule follows the time.
+        epochs: the schedule's length, 0 = what `crops` teach is all; `time_budget_s` may end it sooner, and
+            then the schedule follows the time.
         budget_clock: what the budget counts: "wall" seconds, or the "cpu" seconds of this process.
         precision: "auto" = bf16 where the device has it in hardware, else fp32.
         threads: cores that a CPU computes with; 0 = as many as are free. Bit-equality holds for one number of them.
@@ -44,6 +47,7 @@ class TrainConfig:
     crop_px: int = 0
     weights: str = "auto"
     weights_origin: str = ""
+    crops: str = ""
     batch_size: int = 0
     accumulate: int = 1
     epochs: int = 30
@@ -80,7 +84,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         checks = (
-            (self.epochs >= 1, f"--epochs {self.epochs}: at least 1"),
+            (self.epochs >= (0 if self.crops else 1), f"--epochs {self.epochs}: at least 1, or 0 with --crops"),
             (self.batch_size >= 0, f"--batch-size {self.batch_size}: at least 1, or 0 for the detector's own"),
             (self.accumulate >= 1, f"--accumulate {self.accumulate}: at least 1"),
             (self.time_budget_s >= 0, f"--time-budget {self.time_budget_s:g}: seconds, more than 0"),

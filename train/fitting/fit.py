@@ -138,6 +138,9 @@ class Training:
             KeyboardInterrupt: asked to stop; the checkpoint is written first.
         """
         state = self.state
+        if not self.config.epochs:
+            self._keep()
+            return
         keys = self.plan.from_position(state.epoch, state.position, self.config.epochs)
         batches = loader.batches(self.images, keys, self.config.workers, pin=self.ranks.device.type == "cuda")
         saved_at = begun_at = time.monotonic()
@@ -163,6 +166,13 @@ class Training:
                     self._save()
                     raise KeyboardInterrupt
                 begun_at, cpu_at = time.monotonic(), time.process_time()
+
+    def _keep(self) -> None:
+        """No epoch at all: what the detector was prepared with is the result."""
+        self.state.finished = True
+        if self.validate:
+            self._validated(1.0)
+        self._save()
 
     def _agreed(self, since_saved_s: float) -> tuple[float, bool, bool]:
         """What all processes do next: how much is done, whether to save, whether to stop.

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -23,8 +23,10 @@ from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
 from train.data.release import Release, check_trainable, open_release
 from train.detectors.detector import Detector, find_detector
-from train.fitting import config
+from train.detectors.two_phase import TwoPhase
+from train.fitting import config, crops
 from train.fitting.config import TrainConfig
+from train.fitting.crops import Crops
 from train.fitting.fit import Fit, State, Validate, fit
 from train.fitting.progress import Progress
 from train.fitting.ranks import Ranks, joined
@@ -74,10 +76,14 @@ def train_run(
         for warning in check_trainable(release):
             (logger.info if quiet or console is None else console.say)(warning)
         find_detector(settings.detector)
+        shown = _crops(settings, dataset) if settings.crops and not resume else None
         if not resume:
             run_path = _new_run_path(dataset, settings, ranks)
         with exclusive(dataset.locks / f"{run_path.name}-{ranks.rank}", f"train {run_path.name}"):
-            return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), None if quiet else console)
+            told = None if quiet else console
+            if shown:
+                prepare = _taught(shown, settings, run_path if ranks.first else None, prepare, told)
+            return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), told)
 
 
 def _settings(dataset: Dataset, options: Options) -> TrainConfig:
@@ -121,6 +127,41 @@ def _new_run_path(dataset: Dataset, settings: TrainConfig, ranks: Ranks) -> Path
     return dataset.runs / f"{stem}-{int(agreed)}"
 
 
+def _crops(settings: TrainConfig, dataset: Dataset) -> Crops:
+    """The crops that `--crops` names, read before there is a run, so that a wrong folder leaves none behind.
+
+    Raises:
+        UsageError: the detector learns from no crops, or a folder is named like no class.
+        NotFoundError: no crops at all, or none of a class.
+    """
+    if settings.detector != "two-phase":
+        raise UsageError(
+            f"--crops are for the two-phase detector, and {settings.detector} learns from boxes alone: add --detector two-phase"
+        )
+    folder = Path(settings.crops).expanduser()
+    also = {entry.name: (*entry.was, *entry.synonyms) for entry in definition.load(dataset).classes}
+    return crops.read_crops(folder, crops.class_folders(folder, settings.categories, also))
+
+
+def _taught(
+    shown: Crops, settings: TrainConfig, run_path: Path | None, prepare: Callable[[Detector], str] | None, console: Console | None
+) -> Callable[[Detector], str]:
+    """Prepare a detector by teaching it with crops, after what `prepare` does; writes `crops.json` into the run."""
+
+    def teach(detector: Detector) -> str:
+        words = prepare(detector) if prepare else detector.weights_origin
+        if console:
+            console.say(f"looking at {len(shown.files)} crops")
+        taught = crops.teach(cast("TwoPhase", detector), shown, settings.seed)
+        if run_path:
+            crops.write(run_path, taught)
+        if console:
+            console.say(taught.sentence())
+        return f"{words}; {taught.sentence()}"
+
+    return teach
+
+
 def _run(run_path: Path, settings: TrainConfig, release: Release, ranks: Ranks, how: Fit, console: Console | None) -> dict[str, Any]:
     say = console.say if console else logger.info
     live = console is not None and not console.quiet and sys.stderr.isatty()
@@ -155,7 +196,8 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
 
     Returns:
         Per judged split (val and test, or train where both are empty) the twelve COCO numbers by name; besides what the
-        training took: `train_wall_s`, `train_cpu_s` (of all its threads), `images`, `epochs`, `best_epoch`, `unreadable`, `parameters`.
+        training took: `train_wall_s`, `train_cpu_s` (of all its threads), `images`, `epochs`, `best_epoch`, `unreadable`, `parameters`;
+        and with `--crops` what they taught: `crops`.
     """
     predictor = Predictor.from_run(run_path, device)
     metrics: dict[str, Any] = {
@@ -176,6 +218,8 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
         "images_per_s": round(state.images / max(state.wall_s, 1e-9), 3),
         "parameters": sum(parameter.numel() for parameter in predictor.detector.parameters()),
     }
+    if taught := crops.read(run_path):
+        metrics["crops"] = taught
     for split in [split for split in JUDGED if release.size_of(split)] or ["train"]:
         found, failures = detect_split(predictor, release.splits[split], release.images)
         for failure in failures:
@@ -198,4 +242,6 @@ def what_would_be_done(workspace: Workspace, name: str, options: Options) -> dic
         settings = _settings(dataset, options)
     check_trainable(open_release(dataset, settings.release))
     find_detector(settings.detector)
+    if settings.crops and not options.get("resume"):
+        _crops(settings, dataset)
     return asdict(settings)

@@ -1,4 +1,4 @@
-"""Faces by OpenCV, classes by new layers: windows, merging, losses, and what the crops teach."""
+"""Faces by OpenCV, classes by new layers: windows, merging, looks, losses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 
 from annotate.boxes import iou_matrix
 from annotate.coco import Category
-from collect.errors import MissingServiceError, TrainingError
+from collect.errors import MissingServiceError, UsageError
 from train.data.cache import decode
 from train.detectors.detector import Batch
 from train.detectors.face import FaceDetector, find_folder, merge, windows
-from train.detectors.two_phase import TwoPhase, _away, _moved, two_phase
-from train.loop.crops import accuracy, embed_twice, fit_final_layers, read_crops, split_groups
+from train.detectors.two_phase import FACE_SURE, FEATURES, MARGINS, TwoPhase, _away, _moved, two_phase
 
 CATEGORIES = (Category(1, "mask"), Category(2, "nomask"))
 
@@ -97,12 +96,13 @@ def test_boxes_are_drawn_as_the_labels_draw_them(faces, real_data):
     torch.manual_seed(0)
     detector = TwoPhase(CATEGORIES, 320, faces).eval()
     tensor = torch.from_numpy(np.array(decode(real_data / "face-photos" / "example_05.PNG"))).permute(2, 0, 1)[None]
-    found = detector.predict(tensor)[0].boxes_xyxy_N4.unique(dim=0)
+    found, _ = detector._faces(tensor[0], FACE_SURE)
     labelled = _moved(found, torch.tensor([0.0, 0.1, 0.05, 0.3]))
     detector.learn_offset(tensor, [labelled])
     assert detector.offset_seen.tolist() == [len(found), 1]
     after = detector.predict(tensor)[0].boxes_xyxy_N4.unique(dim=0)
-    assert torch.allclose(after, labelled, atol=0.5), "both in the order of their left edges"
+    away = (after[:, None] - labelled[None]).abs().amax(2).amin(0)
+    assert (away < 0.5).all(), "each labelled box is among those drawn"
     detector.learn_offset(tensor, [torch.zeros(0, 4)])
     assert detector.offset_seen.tolist() == [len(found), 1], "a picture without boxes says nothing"
 
@@ -119,23 +119,28 @@ def _xywh(boxes: torch.Tensor) -> np.ndarray:
     return np.concatenate([array[:, :2], array[:, 2:] - array[:, :2]], axis=1)
 
 
-def test_crops__groups_do_not_cross_and_the_final_layers_learn(faces, real_data, tmp_path):
-    for name in ("mask", "nomask"):
-        (tmp_path / name).mkdir()
-        for path in sorted((real_data / "face-crops" / name).iterdir())[:40]:
-            (tmp_path / name / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "mask" / "broken.jpg").write_bytes(b"no picture")
-    (tmp_path / "nomask" / "again.jpg").write_bytes(next((tmp_path / "nomask").iterdir()).read_bytes())
-    crops = read_crops(tmp_path)
-    assert len(crops.files) <= 80
-    train, held = split_groups(crops, 0.25, 0)
-    assert not set(crops.groups_N[train]) & set(crops.groups_N[held])
-    detector = two_phase(CATEGORIES, 320, "auto")
-    features = embed_twice(detector, crops)
-    fit_final_layers(detector, features, crops.labels_N, train, epochs=15)
-    assert accuracy(detector, features, crops.labels_N, train) > 0.9
-    with pytest.raises(TrainingError, match="no crop"):
-        fit_final_layers(detector, features, crops.labels_N, crops.labels_N.numpy() == 0)
+def test_two_looks__end_where_the_picture_does(faces):
+    """Tight and wide; at the edge both are the picture's own pixels, as a crop's are, and never black ones."""
+    detector = TwoPhase(CATEGORIES, 320, faces).eval()
+    across = torch.arange(200.0).expand(1, 3, 200, 200) + 20
+    looks = detector.looks(across, [torch.tensor([[80.0, 80.0, 120.0, 120.0], [0.0, 0.0, 200.0, 200.0]])])
+    assert looks.shape == (2, 2, 3, 128, 128)
+    shown = [(margin, float(look.max() - look.min())) for margin, look in zip(MARGINS, looks[0], strict=True)]
+    for margin, span in shown:
+        assert span == pytest.approx(40 * (1 + 2 * margin), abs=1.5)
+    assert looks[1].min() >= 20 and torch.allclose(looks[1, 0], looks[1, 1])
+    assert detector.embed(looks).shape == (2, FEATURES)
+    assert detector.embed(looks[:0]).shape == (0, FEATURES)
+
+
+def test_weights_of_one_look_are_refused(faces, tmp_path):
+    state = TwoPhase(CATEGORIES, 320, faces).state_dict()
+    state["hidden.1.weight"] = state["hidden.1.weight"][:, :1280]
+    with pytest.raises(UsageError, match=r"looks at a face once \(1280 features\).*train it anew"):
+        TwoPhase(CATEGORIES, 320, faces).load_state_dict(state)
+    torch.save(state, tmp_path / "old.pt")
+    with pytest.raises(UsageError, match="train it anew"):
+        two_phase(CATEGORIES, 320, str(tmp_path / "old.pt"))
 
 
 @pytest.mark.slow
