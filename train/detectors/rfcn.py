@@ -103,7 +103,7 @@ def _rfcn(backbone: Callable[[], _Backbone]) -> Callable[[int, int], nn.Module]:
         )  # fmt: skip
         heads = RoIHeads(
             _Pool(classes), nn.Identity(), _Read(classes),
-            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=64, positive_fraction=0.25, bbox_reg_weights=None,
+            fg_iou_thresh=0.5, bg_iou_thresh=0.5, batch_size_per_image=32, positive_fraction=0.5, bbox_reg_weights=None,
             score_thresh=SCORE_LEAST, nms_thresh=0.5, detections_per_img=PER_IMAGE,
         )  # fmt: skip
         mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
