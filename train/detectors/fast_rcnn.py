@@ -7,6 +7,7 @@ CPU for each image of a batch, some tenths of a second each: it is the bottlenec
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class FastRcnn(TorchvisionDetector):
 
 def _fast_rcnn(backbone: str) -> Callable[[int, int], nn.Module]:
     def build(classes: int, image_size: int) -> nn.Module:
-        model: Any = faster_rcnn(backbone)(classes, image_size)
+        model: Any = faster_rcnn(backbone, light=backbone == "mobilenet_v2")(classes, image_size)
         model.rpn = OutsideProposals(model.transform.image_mean, model.transform.image_std)
         whole: nn.Module = model
         return whole
@@ -59,5 +60,7 @@ def _fast_rcnn(backbone: str) -> Callable[[int, int], nn.Module]:
 
 _RECIPE = Recipe(image_size=320, learning_rate=5e-4, batch_size=4, backbone_rate=0.5)
 
-fast_rcnn_mobilenet_v2 = Family(_fast_rcnn("mobilenet_v2"), imagenet="wheel", recipe=_RECIPE, detector=FastRcnn)
+fast_rcnn_mobilenet_v2 = Family(
+    _fast_rcnn("mobilenet_v2"), imagenet="wheel", recipe=replace(_RECIPE, learning_rate=1e-3, freeze=1), detector=FastRcnn
+)
 fast_rcnn_resnet18 = Family(_fast_rcnn("resnet18"), imagenet=zoo.ResNet18_Weights.IMAGENET1K_V1, recipe=_RECIPE, detector=FastRcnn)

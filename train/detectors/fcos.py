@@ -16,16 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import mobilenet_v2
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from annotate.coco import Category
-from train.detectors import dense
+from train.detectors import dense, mobilenet
 from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe, mean_over_ranks
 from train.fitting import weights as pretrained
 
-#: stride -> (place in `mobilenet_v2().features` after which it is read, channels there)
-_TAPS = {4: (3, 24), 8: (6, 32), 16: (13, 96), 32: (18, 1280)}
 _CENTRE_RADIUS = 1.5
 
 
@@ -37,79 +34,29 @@ class Levels(NamedTuple):
     centres: Tensor
 
 
-def _separable(channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1, bias=False),
-    )
-
-
-class _Pyramid(nn.Module):
-    """Lateral 1×1, top-down by nearest neighbours, one separable 3×3 on each level."""
-
-    def __init__(self, strides: Sequence[int], channels: int) -> None:
-        super().__init__()
-        self.lateral = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(_TAPS[stride][1], channels, 1, bias=False), nn.BatchNorm2d(channels)) for stride in strides
-        )
-        self.smooth = nn.ModuleList(nn.Sequential(_separable(channels), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)) for _ in strides)
-
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        laterals = [layer(feature) for layer, feature in zip(self.lateral, features, strict=True)]
-        for place in range(len(laterals) - 2, -1, -1):
-            laterals[place] = laterals[place] + functional.interpolate(laterals[place + 1], size=laterals[place].shape[-2:], mode="nearest")
-        return [layer(lateral) for layer, lateral in zip(self.smooth, laterals, strict=True)]
-
-
-class _Tower(nn.Module):
-    """Convolutions that all levels share, with batch norm of each level's own."""
-
-    def __init__(self, channels: int, depth: int, levels: int) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(_separable(channels) for _ in range(depth))
-        self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(depth)) for _ in range(levels))
-
-    def forward(self, feature: Tensor, level: int) -> Tensor:
-        norms = self.norms[level]
-        assert isinstance(norms, nn.ModuleList)
-        for convolution, norm in zip(self.convolutions, norms, strict=True):
-            feature = functional.relu(norm(convolution(feature)), inplace=True)
-        return feature
-
-
 class Fcos(Detector):
     """FCOS on `mobilenet_v2().features`; `strides` says which levels the pyramid has."""
 
-    mean: Tensor
-    std: Tensor
     nms_iou = 0.6
     recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5, freeze=2)
 
-    def __init__(self, categories: Sequence[Category], image_size: int, strides: Sequence[int] = (8, 16, 32), channels: int = 96) -> None:
+    def __init__(self, categories: Sequence[Category], image_size: int, strides: Sequence[int] = (8, 16, 32)) -> None:
         super().__init__(categories, image_size)
         self.strides = tuple(strides)
-        self.features = mobilenet_v2().features
-        self.pyramid = _Pyramid(self.strides, channels)
-        self.class_tower = _Tower(channels, 2, len(self.strides))
-        self.box_tower = _Tower(channels, 2, len(self.strides))
-        self.class_out = nn.Conv2d(channels, len(self.categories), 3, padding=1)
-        self.box_out = nn.Conv2d(channels, 5, 3, padding=1)
+        self.normalise = mobilenet.Normalise()
+        self.features = mobilenet.untrained()
+        self.pyramid = mobilenet.Pyramid(self.strides)
+        self.class_tower, self.box_tower = (mobilenet.Tower(len(self.strides)) for _ in range(2))
+        self.class_out = nn.Conv2d(mobilenet.CHANNELS, len(self.categories), 3, padding=1)
+        self.box_out = nn.Conv2d(mobilenet.CHANNELS, 5, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(self.strides)))
         for layer in (self.class_out, self.box_out):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.constant_(self.class_out.bias, -math.log(99))  # type: ignore[arg-type]
-        self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1), persistent=False)
 
     def _levels(self, images: Tensor) -> Levels:
-        x = (images.float() - self.mean) / self.std
-        x = x.contiguous(memory_format=torch.channels_last)
-        taps, features = {_TAPS[stride][0] for stride in self.strides}, []
-        for place, layer in enumerate(self.features):
-            x = layer(x)
-            if place in taps:
-                features.append(x)
+        features = mobilenet.read_at(self.features, self.normalise(images), self.strides)
         logits, distances, centres = [], [], []
         for level, feature in enumerate(self.pyramid(features)):
             classes = self.class_out(self.class_tower(feature, level))
@@ -187,8 +134,7 @@ class Fcos(Detector):
         return {"class_out.weight": rows, "class_out.bias": rows}
 
     def stages(self) -> list[list[nn.Module]]:
-        layers = list(self.features)
-        return [layers[:2], layers[2:4], layers[4:7], layers[7:14], layers[14:]]
+        return mobilenet.stages(self.features)
 
 
 def _scores(levels: Levels) -> Tensor:

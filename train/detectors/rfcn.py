@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -98,7 +99,7 @@ def _rfcn(backbone: Callable[[], _Backbone]) -> Callable[[int, int], nn.Module]:
         proposals = RegionProposalNetwork(
             anchors, RPNHead(WIDTH, anchors.num_anchors_per_location()[0]),
             fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=256, positive_fraction=0.5,
-            pre_nms_top_n={"training": 2000, "testing": 1000}, post_nms_top_n={"training": 1000, "testing": 300}, nms_thresh=0.7,
+            pre_nms_top_n={"training": 600, "testing": 1000}, post_nms_top_n={"training": 300, "testing": 300}, nms_thresh=0.7,
         )  # fmt: skip
         heads = RoIHeads(
             _Pool(classes), nn.Identity(), _Read(classes),
@@ -126,5 +127,5 @@ class RFcn(TorchvisionDetector):
 
 _RECIPE = Recipe(image_size=416, learning_rate=5e-4, batch_size=4, backbone_rate=0.5)
 
-rfcn_mobilenet_v2 = Family(_rfcn(_mobilenet_v2), imagenet="wheel", recipe=_RECIPE, detector=RFcn)
+rfcn_mobilenet_v2 = Family(_rfcn(_mobilenet_v2), imagenet="wheel", recipe=replace(_RECIPE, learning_rate=1e-3, freeze=1), detector=RFcn)
 rfcn_resnet50 = Family(_rfcn(_resnet50), imagenet=zoo.ResNet50_Weights.IMAGENET1K_V2, recipe=_RECIPE, detector=RFcn)

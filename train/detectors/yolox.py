@@ -20,7 +20,7 @@ from torchvision.ops import box_iou
 from annotate.coco import Category
 from train.detectors import dense
 from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe, mean_over_ranks
-from train.detectors.yolox_network import STRIDES, CspDarknet, Head, MobileNetV2, Pyramid, Size
+from train.detectors.yolox_network import STRIDES, Head, Pyramid, SharedHead, Size, SlimPyramid, released, slim
 from train.fitting import weights as pretrained
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,9 @@ class Yolox(Detector):
     def __init__(self, categories: tuple[Category, ...], image_size: int, family: Family) -> None:
         self.recipe = family.recipe
         super().__init__(categories, image_size)
-        self.backbone = Pyramid(family.backbone(family.size), family.size)
-        self.head = Head(family.size, len(self.categories))
+        network = released(family.size, len(self.categories)) if family.size else slim(len(self.categories))
+        self.backbone: Pyramid | SlimPyramid = network[0]
+        self.head: Head | SharedHead = network[1]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`box` (1 − IoU², and L1 on what the head says), `objectness`, `class`."""
@@ -85,10 +86,10 @@ class Yolox(Detector):
 
     def head_rows(self) -> Mapping[str, HeadRows]:
         rows = HeadRows(np.arange(len(self.categories), dtype=np.int64)[:, None])
-        return {f"head.cls_preds.{level}.{kind}": rows for level in range(len(STRIDES)) for kind in ("weight", "bias")}
+        return {f"head.{layer}.{kind}": rows for layer in self.head.class_layers for kind in ("weight", "bias")}
 
     def stages(self) -> list[list[nn.Module]]:
-        return self.backbone.backbone.stages()
+        return self.backbone.stages()
 
 
 @torch.no_grad()
@@ -150,16 +151,15 @@ def _row_iou(one_M4: Tensor, other_M4: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Family:
-    """One size of YOLOX: a :class:`train.detectors.detector.Build`."""
+    """One YOLOX: a :class:`train.detectors.detector.Build`. `size` is one of the release's; None = the slim one on MobileNetV2."""
 
-    size: Size
-    backbone: type[CspDarknet | MobileNetV2]
+    size: Size | None
     recipe: Recipe
 
     def __call__(self, categories: tuple[Category, ...], image_size: int, weights: str) -> Detector:
         detector = Yolox(categories, image_size, self)
-        body = detector.backbone.backbone
-        if weights == "auto" and isinstance(body, MobileNetV2):
+        body = detector.backbone
+        if weights == "auto" and isinstance(body, SlimPyramid):
             found = pretrained.imagenet_mobilenet_v2()
             if found:
                 pretrained.load_by_order(body.features, found)
@@ -173,7 +173,7 @@ class Family:
 
 _SMALL = Recipe(image_size=416, learning_rate=1e-3, batch_size=8)
 
-yolox_nano = Family(Size(0.33, 0.25, separable=True), CspDarknet, _SMALL)
-yolox_tiny = Family(Size(0.33, 0.375), CspDarknet, _SMALL)
-yolox_s = Family(Size(0.33, 0.5), CspDarknet, replace(_SMALL, image_size=640))
-yolox_mobilenet_v2 = Family(Size(0.33, 0.375, separable=True), MobileNetV2, replace(_SMALL, backbone_rate=0.5, freeze=2))
+yolox_nano = Family(Size(0.33, 0.25, separable=True), _SMALL)
+yolox_tiny = Family(Size(0.33, 0.375), _SMALL)
+yolox_s = Family(Size(0.33, 0.5), replace(_SMALL, image_size=640))
+yolox_mobilenet_v2 = Family(None, replace(_SMALL, learning_rate=3e-3, backbone_rate=0.5, freeze=2))

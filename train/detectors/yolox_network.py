@@ -1,7 +1,8 @@
-"""YOLOX's network: CSPDarknet, a pyramid that goes down and up again, and a decoupled head.
+"""YOLOX's networks: CSPDarknet, a pyramid that goes down and up again, and a decoupled head; a slim one on MobileNetV2.
 
-Ge et al., "YOLOX: Exceeding YOLO Series in 2021". Parts carry the names of Megvii's Apache-2.0 release, so that its
-checkpoints load by name; the code is our own. Channels are `width` × (256, 512, 1024) at strides 8, 16 and 32.
+Ge et al., "YOLOX: Exceeding YOLO Series in 2021". Parts of :func:`released` carry the names of Megvii's Apache-2.0 release,
+so that its checkpoints load by name; the code is our own. Channels are `width` × (256, 512, 1024) at strides 8, 16 and 32.
+:func:`slim` has no such checkpoint to begin with, so that the release's two dozen new layers are only slow to learn there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import mobilenet_v2
+
+from train.detectors import mobilenet
 
 STRIDES = (8, 16, 32)
 _CHANNELS = (256, 512, 1024)
@@ -21,8 +23,6 @@ _CHANNELS = (256, 512, 1024)
 #: strides. The release begins with a hundredth of all places, 84, and boxes of one stride: 300 epochs unlearn that, a short
 #: training does not.
 _ANSWERS, _ANSWERS_PX, _SIDE = 8, 640, 4.0
-#: After which of `mobilenet_v2().features` strides 8, 16 and 32 are read, and their channels there.
-_TAPS = {6: 32, 13: 96, 18: 1280}
 
 
 class Size(NamedTuple):
@@ -149,42 +149,14 @@ class CspDarknet(nn.Module):
         return [[self.stem], [self.dark2], [self.dark3], [self.dark4], [self.dark5]]
 
 
-class MobileNetV2(nn.Module):
-    """RGB in 0..255 → features of torchvision's MobileNetV2 at strides 8, 16 and 32, brought to the pyramid's channels."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.features = mobilenet_v2().features
-        self.reduce = nn.ModuleList(Conv(given, made, 1) for given, made in zip(_TAPS.values(), size.channels, strict=True))
-        self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        x = ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        taken = []
-        for place, layer in enumerate(self.features):
-            x = layer(x)
-            if place in _TAPS:
-                taken.append(x)
-        return [layer(x) for layer, x in zip(self.reduce, taken, strict=True)]
-
-    def stages(self) -> list[list[nn.Module]]:
-        """From the input inwards."""
-        layers = list(self.features)
-        return [layers[:2], layers[2:4], layers[4:7], layers[7:14], layers[14:]]
-
-
 class Pyramid(nn.Module):
     """Top-down, then bottom-up (Liu et al., PANet, 2018), with cross-stage blocks between."""
 
-    def __init__(self, backbone: CspDarknet | MobileNetV2, size: Size) -> None:
+    def __init__(self, size: Size) -> None:
         super().__init__()
         small, middle, large = size.channels
         count = round(3 * size.depth)
-        self.backbone = backbone
+        self.backbone = CspDarknet(size)
         self.lateral_conv0 = Conv(large, middle, 1)
         self.C3_p4 = _CrossStage(size, 2 * middle, middle, count, shortcut=False)
         self.reduce_conv1 = Conv(middle, small, 1)
@@ -202,13 +174,50 @@ class Pyramid(nn.Module):
         out16 = self.C3_n3(torch.cat([self.bu_conv2(out8), down1], 1))
         return [out8, out16, self.C3_n4(torch.cat([self.bu_conv1(out16), down0], 1))]
 
+    def stages(self) -> list[list[nn.Module]]:
+        """Those of the backbone."""
+        return self.backbone.stages()
+
 
 def _doubled(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+class SlimPyramid(nn.Module):
+    """RGB in 0..255 → MobileNetV2's features at strides 8, 16 and 32, joined top-down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = mobilenet.Normalise()
+        self.features = mobilenet.untrained()
+        self.pyramid = mobilenet.Pyramid(STRIDES)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return cast("list[Tensor]", self.pyramid(mobilenet.read_at(self.features, self.normalise(images), STRIDES)))
+
+    def stages(self) -> list[list[nn.Module]]:
+        """From the input inwards."""
+        return mobilenet.stages(self.features)
+
+
+def _first_objectness() -> list[float]:
+    """For each level the logit of an answer's chance: objects are rare."""
+    chances = [_ANSWERS * (stride / _ANSWERS_PX) ** 2 for stride in STRIDES]
+    return [math.log(chance / (1 - chance)) for chance in chances]
+
+
+@torch.no_grad()
+def _begin(classes: nn.Conv2d, boxes: nn.Conv2d, num_classes: int) -> None:
+    """Biases: among objects all classes are equally likely, and a box fits its level."""
+    nn.init.constant_(cast("Tensor", classes.bias), -math.log(max(num_classes - 1, 1)))
+    cast("Tensor", boxes.bias)[2:] = math.log(_SIDE)
+
+
 class Head(nn.Module):
     """Per level one branch for classes and one for boxes and objectness."""
+
+    #: The layers whose outputs are the classes.
+    class_layers = tuple(f"cls_preds.{level}" for level in range(len(STRIDES)))
 
     def __init__(self, size: Size, num_classes: int) -> None:
         super().__init__()
@@ -223,16 +232,9 @@ class Head(nn.Module):
         self.cls_preds = nn.ModuleList(nn.Conv2d(inner, num_classes, 1) for _ in STRIDES)
         self.reg_preds = nn.ModuleList(nn.Conv2d(inner, 4, 1) for _ in STRIDES)
         self.obj_preds = nn.ModuleList(nn.Conv2d(inner, 1, 1) for _ in STRIDES)
-        self._begin(num_classes)
-
-    @torch.no_grad()
-    def _begin(self, num_classes: int) -> None:
-        """Biases: objects are rare, among objects all classes are equally likely, and a box fits its level."""
-        for stride, objectness, classes, boxes in zip(STRIDES, self.obj_preds, self.cls_preds, self.reg_preds, strict=True):
-            prior = _ANSWERS * (stride / _ANSWERS_PX) ** 2
-            nn.init.constant_(cast("Tensor", objectness.bias), math.log(prior / (1 - prior)))
-            nn.init.constant_(cast("Tensor", classes.bias), -math.log(max(num_classes - 1, 1)))
-            cast("Tensor", boxes.bias)[2:] = math.log(_SIDE)
+        for first, objectness, classes, boxes in zip(_first_objectness(), self.obj_preds, self.cls_preds, self.reg_preds, strict=True):
+            nn.init.constant_(cast("Tensor", objectness.bias), first)
+            _begin(cast("nn.Conv2d", classes), cast("nn.Conv2d", boxes), num_classes)
 
     def forward(self, features: Sequence[Tensor]) -> Answer:
         boxes, objectness, classes = [], [], []
@@ -245,6 +247,41 @@ class Head(nn.Module):
         return Answer(torch.cat(boxes, 1), torch.cat(objectness, 1).squeeze(-1), torch.cat(classes, 1))
 
 
+class SharedHead(nn.Module):
+    """The same two branches, of which all levels have the convolutions in common, so that every box teaches each of them."""
+
+    class_layers = ("cls_pred",)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.cls_tower, self.reg_tower = (mobilenet.Tower(len(STRIDES)) for _ in range(2))
+        self.cls_pred, self.reg_pred, self.obj_pred = (nn.Conv2d(mobilenet.CHANNELS, count, 3, padding=1) for count in (num_classes, 4, 1))
+        self.obj_bias = nn.Parameter(torch.tensor(_first_objectness()))
+        for layer in (self.cls_pred, self.reg_pred, self.obj_pred):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(cast("Tensor", layer.bias))
+        _begin(self.cls_pred, self.reg_pred, num_classes)
+
+    def forward(self, features: Sequence[Tensor]) -> Answer:
+        boxes, objectness, classes = [], [], []
+        for level, feature in enumerate(features):
+            box_branch = self.reg_tower(feature, level)
+            boxes.append(_flat(self.reg_pred(box_branch)))
+            objectness.append(_flat(self.obj_pred(box_branch)) + self.obj_bias[level])
+            classes.append(_flat(self.cls_pred(self.cls_tower(feature, level))))
+        return Answer(torch.cat(boxes, 1), torch.cat(objectness, 1).squeeze(-1), torch.cat(classes, 1))
+
+
 def _flat(x_BCHW: Tensor) -> Tensor:
     """(B, H · W, C) in float32."""
     return x_BCHW.float().flatten(2).transpose(1, 2)
+
+
+def released(size: Size, num_classes: int) -> tuple[Pyramid, Head]:
+    """Body and head as in Megvii's release."""
+    return Pyramid(size), Head(size, num_classes)
+
+
+def slim(num_classes: int) -> tuple[SlimPyramid, SharedHead]:
+    """Body and head on MobileNetV2."""
+    return SlimPyramid(), SharedHead(num_classes)

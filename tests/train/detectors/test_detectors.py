@@ -80,11 +80,33 @@ def test_head_rows__silence_one_category(name: str) -> None:
                 state[key][torch.from_numpy(rows.rows_CR[0])] = -50.0
                 state[key][torch.from_numpy(rows.rows_CR[1])] = 2.0
         for key, value in state.items():
-            if "obj_preds" in key:  # YOLOX begins with objectness so low that no class is told
+            if "obj_" in key:  # YOLOX begins with objectness so low that no class is told
                 value.zero_()
     detector.load_state_dict(state)
     labels = torch.cat([one.labels_N for one in detector.predict(images)])
     assert set(labels.tolist()) == {1}
+
+
+def test_faster_rcnn__second_look_is_light_on_mobilenet_v2_only() -> None:
+    """torchvision's numbers are for a GPU, and published weights of the other families fit its head."""
+    looks = {}
+    for name in ("fasterrcnn_mobilenet_v2", "fasterrcnn_mobilenet_v3_large_320_fpn"):
+        model = open_detector(name, CATEGORIES, 128, "none").model
+        looks[name] = (model.roi_heads.fg_bg_sampler.batch_size_per_image, model.roi_heads.box_head.fc6.out_features)
+        assert model.roi_heads.box_predictor.cls_score.out_features == 3
+    assert looks == {"fasterrcnn_mobilenet_v2": (64, 256), "fasterrcnn_mobilenet_v3_large_320_fpn": (512, 1024)}
+
+
+@pytest.mark.parametrize(("name", "rest"), [("fasterrcnn_mobilenet_v2", "fcos_mobilenet_v2"), ("rfcn_mobilenet_v2", "yolox_mobilenet_v2")])
+def test_freeze__recipes_on_mobilenet_v2_hold_the_same_layers(name: str, rest: str) -> None:
+    """The two-stage families cut the backbone into other stages than ours do."""
+
+    def held(detector: str) -> int:
+        opened = open_detector(detector, CATEGORIES, 128, "none")
+        freeze(opened, opened.recipe.freeze)
+        return sum(parameter.numel() for parameter in opened.parameters() if not parameter.requires_grad)
+
+    assert held(name) == held(rest) > 0
 
 
 def test_unknown_detector() -> None:

@@ -68,6 +68,15 @@ def places_of(side: int) -> tuple[torch.Tensor, torch.Tensor]:
     return dense.places(side, side, (8, 16, 32), torch.device("cpu"))
 
 
+def test_on_mobilenet_v2__levels_share_all_but_norms_and_the_objectness_bias() -> None:
+    """What a short training learns from every box; nothing of the head but this is a level's own."""
+    parameters = dict(opened("yolox_mobilenet_v2").head.named_parameters())
+    own = {name: value for name, value in parameters.items() if ".norms." in name or name == "obj_bias"}
+    assert len(parameters["obj_bias"]) == 3
+    assert sum(value.numel() for value in own.values()) < 0.1 * sum(value.numel() for value in parameters.values())
+    assert not [name for name in parameters if name not in own and ("convolutions" not in name and "_pred." not in name)]
+
+
 sides = st.tuples(st.floats(4, 90), st.floats(4, 90))
 corners = st.tuples(st.floats(0, 60), st.floats(0, 60))
 
