@@ -325,8 +325,8 @@
     .bw-cover > div { background: #222; border: 1px solid #555; border-radius: 8px; padding: 18px 26px; max-width: 94vw; max-height: 88vh; overflow: auto; }
     #bw-help > div { max-width: 760px; }
     .bw-cover h2 { font-size: 15px; margin: 0 0 10px; } .bw-cover h2:not(:first-child) { margin-top: 14px; } .bw-cover td { padding: 3px 14px 3px 0; vertical-align: top; }
-    .bw-twins { display: flex; gap: 14px; flex-wrap: wrap; justify-content: center; } .bw-twins figure { margin: 0; text-align: center; }
-    .bw-twins img { max-width: 42vw; max-height: 62vh; display: block; margin: 0 auto 6px; border: 2px solid transparent; }
+    .bw-twins { display: grid; grid-template-columns: repeat(var(--columns), auto); gap: 10px 14px; justify-content: center; } .bw-twins figure { margin: 0; text-align: center; }
+    .bw-twins img { max-width: calc(84vw / var(--columns) - 14px); max-height: calc(72vh / var(--rows) - 40px); display: block; margin: 0 auto 6px; border: 2px solid transparent; }
     .bw-twins .bw-here img { border-color: #ff6d04; }
     kbd { background: #333; border: 1px solid #666; border-radius: 4px; padding: 0 6px; font: 12px ui-monospace, monospace; }
     .bw-say { left: 50%; bottom: 64px; transform: translateX(-50%); background: #24435c; border-radius: 6px; padding: 8px 16px; max-width: 70vw; pointer-events: none; }
@@ -418,26 +418,35 @@
     cover("bw-help", title("Keys"), keyTable(rows), title("Classes"), keyTable(classes));
   }
 
-  // Near-duplicates side by side; the digit of one keeps it, and the others that wait are rejected.
+  // Near-duplicates side by side, all of them on the screen at once; the digit of one keeps it, and the others that wait are
+  // rejected. Of a group with more than there are digits the rest waits, and D shows them next.
   async function compare() {
     if (!opened()) return;
-    const { images } = await ask("twins");
+    const { images, of } = await ask("twins");
     if (images.length < 2) return say("this image has no near-duplicate");
     state.twins = images;
-    const figures = images.slice(0, 9).map((twin, place) => make("figure", { className: twin.id === opened() ? "bw-here" : "" },
+    const figures = images.map((twin, place) => make("figure", { className: twin.id === opened() ? "bw-here" : "" },
       make("img", { src: mediaUrl(twin.filepath) }),
       make("kbd", { textContent: place + 1 }), ` ${twin.size} · ${twin.boxes} box(es) · ${twin.review.replace("_", " ")}`));
-    cover("bw-twins", make("h2", { textContent: "Near-duplicates: the digit of the one to keep rejects the others that wait · Esc leaves all" }), make("div", { className: "bw-twins" }, ...figures));
+    const columns = images.length < 4 ? images.length : Math.ceil(Math.sqrt(images.length));
+    const sheet = make("div", { className: "bw-twins" }, ...figures);
+    sheet.style.setProperty("--columns", columns);
+    sheet.style.setProperty("--rows", Math.ceil(images.length / columns));
+    const which = of > images.length ? `${images.length} of ${of} near-duplicates` : "Near-duplicates";
+    cover("bw-twins", make("h2", { textContent: `${which}: the digit of the one to keep rejects the others here that wait · Esc leaves all` }), sheet);
   }
 
   const keep = (place) => once(async () => {
     const twin = state.twins?.[place - 1];
     if (!twin) return;
+    // A picture that has not come yet was not looked at.
+    const seen = [...document.querySelectorAll("#bw-twins img")].map((picture) => picture.complete && picture.naturalWidth > 0);
+    const shown = state.twins.filter((_, number) => seen[number]).map((each) => each.id);
     covered()?.remove();
     if (!(await stored())) throw new Error("the last edit is not stored yet; press D again");
-    const result = await ask("keep", { sample: twin.id, here: opened() });
+    const result = await ask("keep", { sample: twin.id, here: opened(), shown });
     await go({ ...result, verdict: "" });
-    say(`kept one, rejected ${result.images}; Z takes that back`);
+    say(`kept one, rejected ${result.images}; Z takes that back${result.more ? ` · ${result.more} more of the group wait: D shows them` : ""}`);
   });
 
   // From the grid: open the first image that waits, as a click on it does.

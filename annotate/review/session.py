@@ -8,7 +8,7 @@ which of them hears of an edit first.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from annotate.journal import Event, Journal, Kind, Status, Verdict
 from annotate.review import dataset as app_dataset
 from annotate.review import verdicts
 from annotate.review.dataset import Origin
+from annotate.review.lookalikes import MOST
 from annotate.review.verdicts import Desk, Outcome, Shown
 from annotate.state import Labels, fold, of_image
 from collect.definition import Definition, load
@@ -136,16 +137,20 @@ class Session:
             self._show(document, now, boxes=True)
             return self._publish(outcome)
 
-    def keep(self, sample: str) -> list[Outcome]:
-        """Of a group of near-duplicates keep this one: the others that wait are rejected, in one act for `undo`.
+    def keep(self, sample: str, shown: Collection[str]) -> list[Outcome]:
+        """Of the near-duplicates that were `shown` side by side keep this one: the others that wait are rejected, in one act for `undo`.
+
+        What belongs to the group and was not shown keeps waiting.
 
         Raises:
-            UsageError: the image has no near-duplicate that waits.
+            UsageError: the image itself was not shown, or no near-duplicate that was still waits.
         """
         with self.lock:
-            others = [twin["id"] for twin in self.twins(sample) if twin["id"] != sample and twin["waits"]]
+            if sample not in shown:
+                raise UsageError("the image to keep was not among those shown side by side; press D again")
+            others = [twin["id"] for twin in self.twins(sample) if twin["id"] != sample and twin["id"] in shown and twin["waits"]]
             if not others:
-                raise UsageError("no near-duplicate of this image waits for a verdict")
+                raise UsageError("no near-duplicate of this image that was shown waits for a verdict")
             outcomes = [self.judge(other, "reject") for other in others]
             self.judged[-len(others) :] = [tuple(others)]
             return outcomes
@@ -163,6 +168,19 @@ class Session:
             }
             for found in self.samples.find({"duplicates": group}, sort=[("rank", 1)])
         ]  # fmt: skip
+
+    def abreast(self, sample: str) -> list[dict[str, Any]]:
+        """Those `twins` that are shown side by side, as many as there are digits, in the order of the queue.
+
+        Of a larger group: the image itself, the first that was accepted (what the others would be copies of), then what waits.
+        """
+        twins = self.twins(sample)
+        accepted = next((twin["id"] for twin in twins if twin["review"] == Verdict.ACCEPTED and not twin["waits"]), "")
+        first = sorted(
+            twins, key=lambda twin: (twin["id"] not in {sample, accepted}, not twin["waits"], twin["review"] == Verdict.REJECTED)
+        )
+        chosen = {twin["id"] for twin in first[:MOST]}
+        return [twin for twin in twins if twin["id"] in chosen]
 
     def undo(self, sample: str | None = None) -> Outcome:
         """Take back this reviewer's last act, on `sample` if that was judged in this review, else on whatever they judged last."""

@@ -65,7 +65,7 @@ class Shortcuts:
             "keep": self._keep,
             "next_image": lambda sample, _: self._told(sample, Outcome("")),
             "guide": lambda sample, _: progress.guide(self._session, sample),
-            "twins": lambda sample, _: {"images": self._session.twins(sample or "")},
+            "twins": lambda sample, _: {"images": self._session.abreast(sample or ""), "of": len(self._session.twins(sample or ""))},
         }
         if act not in acts:
             raise UsageError(f"the review knows no '{act}'")
@@ -75,6 +75,7 @@ class Shortcuts:
         return progress.told(self._session, sample, outcomes)
 
     def _keep(self, sample: str | None, given: dict[str, Any]) -> dict[str, Any]:
-        """Keep one of a group; the person goes on to it, from wherever they are."""
-        outcomes = self._session.keep(sample or "")
-        return progress.told(self._session, given.get("here"), outcomes, target=sample)
+        """Keep one of those shown side by side; the person goes on to it, from wherever they are. `more` of its group wait unseen."""
+        outcomes = self._session.keep(sample or "", [str(each) for each in given.get("shown") or []])
+        more = sum(twin["waits"] for twin in self._session.twins(sample or "") if twin["id"] != sample)
+        return progress.told(self._session, given.get("here"), outcomes, target=sample) | {"more": more}

@@ -456,3 +456,38 @@ def test_suspects_twins_and_a_killed_database(tmp_path: Path, shots: Path) -> No
         with Journal(scene.dataset.labels) as journal:
             assert len([box for box in of_image(journal, rejected.image).boxes.values() if box.status == "present"]) >= 2
             assert journal.broken() is None
+
+
+def test_of_a_large_group_only_what_was_shown_is_rejected(tmp_path: Path, shots: Path) -> None:
+    with stage(tmp_path, shots, count=12, twins=12) as scene:
+        app, driver = scene.app, scene.app.driver
+        begin(scene)
+        first = app.sample()
+
+        def side_by_side(count: int) -> None:
+            app.keys("d")
+            wait(lambda: len(driver.find_elements("css selector", "#bw-twins img")) == count, f"{count} side by side")
+            script = "return [...document.querySelectorAll('#bw-twins img')].every((picture) => picture.complete && picture.naturalWidth)"
+            wait(lambda: driver.execute_script(script), "their pictures")
+            sheet = "const sheet = document.querySelector('#bw-twins > div'); return sheet.scrollHeight <= sheet.clientHeight"
+            assert driver.execute_script(sheet), "all of them are on the screen at once"
+
+        side_by_side(9)
+        assert "9 of 12" in driver.find_element("id", "bw-twins").text
+        scene.shot("nine")
+        rejected = scene.after(lambda: (app.keys("2"), wait(lambda: app.sample() != first, "the kept one")), *["verdict"] * 8)
+        kept = app.sample()
+        assert (first in {sample_id(event.image) for event in rejected}, kept in {sample_id(event.image) for event in rejected}) == (
+            True,
+            False,
+        )
+        wait(lambda: "3 more of the group wait" in driver.page_source, "the word about the rest")
+        wait(lambda: app.there("lighter-sample-renderer-canvas") and not app.there("#bw-veil"), "the kept one to be ready")
+        time.sleep(1)
+        side_by_side(9)
+        here = driver.find_elements("css selector", "#bw-twins figure")
+        digit = next(place for place, figure in enumerate(here, 1) if "bw-here" in figure.get_attribute("class"))
+        assert sum("pending" in figure.text for figure in here) == 4, "the three that wait, and the kept one"
+        rest = scene.after(lambda: app.keys(str(digit)), *["verdict"] * 3)
+        assert not {event.image for event in rest} & {event.image for event in rejected}
+        assert app.sample() == kept

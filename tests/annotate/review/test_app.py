@@ -328,12 +328,59 @@ def test_keep__one_of_a_group_and_one_undo_for_all(opened: tuple[Any, Session], 
     one, two, three = map(sample_id, IMAGES)
     review.samples.update_many({}, {"$set": {"duplicates": "abc"}})
     assert [twin["waits"] for twin in key(review, "twins", one)[1]["images"]] == [True] * 3
-    code, told = key(review, "keep", two, here=one)
-    assert (code, told["images"], told["next"], told["steps"], told["left"]) == (200, 2, two, 1, 1)
+    code, told = key(review, "keep", two, here=one, shown=[one, two, three])
+    assert (code, told["images"], told["next"], told["steps"], told["left"], told["more"]) == (200, 2, two, 1, 1, 0)
     assert kinds(dataset) == [("verdict", "rejected"), ("verdict", "rejected")]
-    assert "no near-duplicate" in key(review, "keep", two)[1]["error"]
+    assert "no near-duplicate" in key(review, "keep", two, shown=[one, two, three])[1]["error"]
     assert key(review, "undo", two)[1]["left"] == 3
     assert {str(document["_id"]) for document in review.samples.find(review.waiting)} == {one, two, three}
+    assert "was not among those shown" in key(review, "keep", two, here=one, shown=[one, three])[1]["error"]
+    assert "was not among those shown" in key(review, "keep", two)[1]["error"]
+    assert key(review, "keep", two, shown=[one, two])[1]["more"] == 1
+
+
+@pytest.fixture
+def crowd(workspace: Workspace, dataset: Dataset) -> list[str]:
+    """Fourteen images more, all with the same hash."""
+    images = [f"{number:02x}" * 32 for number in range(0xA0, 0xAE)]
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_images(replace(record, sha256=image, phash="0123456789abcdef") for record in [*ledger.images()][:1] for image in images)
+    for image in images:
+        path = dataset.image_path(image, "jpg")
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (200, 100), "teal").save(path)
+    return list(map(sample_id, images))
+
+
+def test_keep__rejects_only_what_was_shown(crowd: list[str], opened: tuple[Any, Session], dataset: Dataset) -> None:
+    _, review = opened
+
+    def shown(here: str) -> list[str]:
+        # A page of the App: nine digits, nine pictures.
+        return [twin["id"] for twin in key(review, "twins", here)[1]["images"]][:9]
+
+    def waiting() -> set[str]:
+        return {str(document["_id"]) for document in review.samples.find(review.waiting)} & set(crowd)
+
+    first = shown(crowd[0])
+    assert first == crowd[:9]
+    kept = first[3]
+    code, told = key(review, "keep", kept, here=crowd[0], shown=first)
+    assert (code, waiting()) == (200, {kept, *crowd[9:]}), "nobody has seen these five"
+    assert (told["images"], told["next"], told["more"]) == (8, kept, 5)
+
+    assert key(review, "accept", kept)[1]["next"] == crowd[9]
+    second = shown(crowd[9])
+    assert key(review, "twins", crowd[9])[1]["of"] == 14
+    assert {kept, *crowd[9:]} <= set(second), "the next nine, the kept one among them"
+    assert len(second) == 9
+    told = key(review, "keep", kept, here=crowd[9], shown=second)[1]
+    assert (told["images"], told["more"]) == (5, 0)
+    assert waiting() == set()
+    assert kinds(dataset).count(("verdict", "rejected")) == 13
+
+    key(review, "undo", crowd[9])
+    assert waiting() == set(crowd[9:]), "one act, one undo, and the first nine keep their verdicts"
 
 
 def test_ahead__the_next_image_is_fetched_and_given_only_while_it_holds(
