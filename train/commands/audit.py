@@ -40,9 +40,7 @@ class Audit:
         parser.add_argument(
             "--lookalikes", action="store_true", help="instead: pairs of kept images that a network finds alike, no hash did"
         )
-        parser.add_argument(
-            "--cosine", type=float, default=0.95, metavar="C", help="with --lookalikes: from here on (default: %(default)s)"
-        )
+        parser.add_argument("--cosine", type=float, default=0.9, metavar="C", help="with --lookalikes: from here on (default: %(default)s)")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)

@@ -69,10 +69,11 @@ def test_audit_lookalikes__cut_photographs_stand_beside_their_originals(
     words = ["audit", dataset.name, "--lookalikes", "--root", str(workspace.root), "--json"]
     assert boxwright.main([*words, "--cosine", "1.5"]) == 2
     capsys.readouterr()
-    assert boxwright.main([*words, "--cosine", "0.9"]) == 0
+    assert boxwright.main(words) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["pairs"] == json.loads(path_of(dataset).read_text())
     assert len(result["pairs"]) >= 6
+    assert 0.9 <= min(pair["cosine"] for pair in result["pairs"]) < 0.95, "the default asks from .90 on"
     assert all(kept[pair["image"]][0] == kept[pair["like"]][0] for pair in result["pairs"]), "each pair is one photograph"
     with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
         assert ledger.num_images() == len(kept), "nothing is removed"
@@ -83,7 +84,7 @@ def test_audit_lookalikes__cut_photographs_stand_beside_their_originals(
     assert cards[0].duplicates == cards[1].duplicates != ""
     assert cards[0].reason == f"looks like {cards[1].record.sha256[:12]} ({closest['cosine']:.2f})".replace("(0.", "(.")
 
-    assert boxwright.main([*words, "--cosine", "0.9", "--top", "1"]) == 0
+    assert boxwright.main([*words, "--top", "1"]) == 0
     assert len(json.loads(path_of(dataset).read_text())) == 1
 
 
