@@ -96,6 +96,9 @@ def fold(rows: Iterable[tuple[Any, ...]], labels: Labels | None = None) -> Label
             entry = state[image] = ImageLabels()
         if not box_id:
             entry.verdict, entry.reviewer, entry.reviewed_at, entry.verdict_event = status, actor, time, seq
+            if kind == Kind.UNDO and (told := json.loads(detail) if detail else {}).get("reviewed_by"):
+                # What stands again was said then: whoever takes back a later verdict has not looked once more.
+                entry.reviewer, entry.reviewed_at = told["reviewed_by"], told["reviewed_at"]
             continue
         box = entry.boxes.get(box_id)
         by_person = actor.startswith("reviewer:")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.boxes import relative_from_xywh, xywh_from_relative
+from annotate.review.reasons import Why
 from annotate.review.verdicts import Shown, ShownBox, attributes_of, boxes_shown, offers_proposals
 from annotate.state import Box, ImageLabels, Labels
 from collect.definition import Definition
@@ -63,7 +64,8 @@ class Mark:
 class Card:
     """One image as it goes into the App: its record and labels, its place in the queue and the reason for it.
 
-    `again` says that it waits although it has a verdict, since something came up against that.
+    `again` says that it waits although it has a verdict, since something came up against that. `whys` are all reasons for it,
+    settled ones included; `reason` is the first of them that stands.
     """
 
     record: ImageRecord
@@ -75,6 +77,7 @@ class Card:
     suspects: tuple[Mark, ...] = ()
     detections: tuple[Mark, ...] = ()
     again: bool = False
+    whys: tuple[Why, ...] = ()
 
 
 @dataclass(frozen=True)

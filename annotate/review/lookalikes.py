@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from annotate.journal import Verdict
-from annotate.state import ImageLabels, Labels
+from annotate.state import ImageLabels
 from collect.clock import now
 from collect.errors import CorruptError
 from collect.files import write_atomic
@@ -66,10 +66,16 @@ def write(dataset: Dataset, pairs: Iterable[Pair]) -> list[Pair]:
     return written
 
 
-def undecided(pairs: Iterable[Pair], images: Collection[str], labels: Labels) -> list[Pair]:
-    """The pairs of which both images are still there and neither was rejected."""
-    empty = ImageLabels()
-    return [pair for pair in pairs if all(name in images and labels.get(name, empty).verdict != Verdict.REJECTED for name in pair.names)]
+def among(pairs: Iterable[Pair], images: Collection[str]) -> list[Pair]:
+    """The pairs of which both images are still there."""
+    return [pair for pair in pairs if pair.image in images and pair.like in images]
+
+
+def settled(pair: Pair, entry_of: Callable[[str], ImageLabels]) -> bool:
+    """Whether somebody has decided a pair: one of it is rejected, or both were accepted since it was found, since they differ."""
+    entries = [entry_of(name) for name in pair.names]
+    kept = all(entry.verdict == Verdict.ACCEPTED and entry.reviewed_at >= pair.at for entry in entries)
+    return kept or any(entry.verdict == Verdict.REJECTED for entry in entries)
 
 
 def reason(pair: Pair, image: str) -> str:

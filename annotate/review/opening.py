@@ -78,8 +78,10 @@ def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[t
                 raise UsageError(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
             origin = Origin(str(console.workspace.root), dataset.name, options.reviewer, since, head)
             app = app_dataset.build(fo, origin, definition, cards)
+            session = open_session(app)
+            session.tell_of(cards)
             del cards
-            yield open_session(app), app, database.streams
+            yield session, app, database.streams
         finally:
             close_all()
             app_dataset.disconnect()

@@ -96,7 +96,9 @@ def _about(review: Session, document: dict[str, Any]) -> dict[str, Any]:
     """Why an image is in the queue and where it stands, and the file that comes after it."""
     names = ("reason", "review", "reviewer", "part", "quality")
     group = document.get("duplicates")
-    twins = review.samples.count_documents({"duplicates": group}) if group else 0
+    # Of a group that is decided only one stands there, and there is nothing to compare any more.
+    stands = {"$or": [{"review": {"$ne": str(Verdict.REJECTED)}}, {"_id": document["_id"]}]}
+    twins = review.samples.count_documents({"duplicates": group, **stands}) if group else 0
     following = review.next_pending(str(document["_id"]))
     upcoming = review.document(following)["filepath"] if following else ""
     about = {**{name: document.get(name) for name in names}, "twins": twins, "again": bool(document.get("again"))}

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from annotate.journal import Event, Journal, Kind, Verdict
 from annotate.review import lookalikes
 from annotate.review.agreement import gold_images
 from annotate.review.dataset import Card, Mark
+from annotate.review.reasons import Why, asks_again, standing, with_pairs
 from annotate.review.session import GOLD, OWN, SECOND, opinions_path
 from annotate.state import ImageLabels, Labels, current
 from collect.clock import now
@@ -38,18 +39,6 @@ from collect.workspace import Dataset, Workspace
 OTHERS = "others"
 
 
-@dataclass(frozen=True)
-class Why:
-    """Why an image is where it is in the queue; a higher score comes earlier.
-
-    `at` is when it was found to be wanted; a verdict given before that is asked for again. "" = it only orders what waits.
-    """
-
-    score: float
-    reason: str
-    at: str = ""
-
-
 def cards(
     workspace: Workspace, dataset: Dataset, definition: Definition, journal: Journal, reviewer: str, run: str | None = None
 ) -> list[Card]:
@@ -58,25 +47,33 @@ def cards(
         records = list(ledger.images())
     labels = current(journal)
     parts = assign(dataset, definition, reviewer, records, labels)
-    reasons, suspects = wanted(dataset, labels)
-    alike = lookalikes.undecided(lookalikes.read(dataset), {record.sha256 for record in records}, labels)
-    _add_lookalikes(reasons, alike)
+    found, suspects = wanted(dataset, labels)
+    pairs = lookalikes.among(lookalikes.read(dataset), {record.sha256 for record in records})
+    whys = with_pairs(found, pairs)
     detections = detections_of(workspace, dataset, run) if run else {}
     for image, errors in _errors(detections).items():
-        reasons.setdefault(image, Why(len(errors), f"{run}: {', '.join(sorted(errors))}"))
+        whys.setdefault(image, []).append(Why(len(errors), f"{run}: {', '.join(sorted(errors))}"))  # said where nothing else is
+    empty = ImageLabels()
+
+    def entry_of(image: str) -> ImageLabels:
+        return labels.get(image, empty)
+
+    reasons = {image: why for image, each in whys.items() if (why := standing(each, entry_of))}
     shown = _opinions(dataset, journal, reviewer, [image for image, part in parts.items() if part in {SECOND, GOLD}])
-    twins = lookalikes.joined(duplicate_groups(records, definition.collect.near_duplicate_bits), alike)
+    undecided = [pair for pair in pairs if not lookalikes.settled(pair, entry_of)]
+    twins = lookalikes.joined(duplicate_groups(records, definition.collect.near_duplicate_bits), undecided)
     made = [
         Card(
             record,
-            shown.get(record.sha256) or labels.get(record.sha256, ImageLabels()),
+            shown.get(record.sha256) or entry_of(record.sha256),
             dataset.image_path(record.sha256, record.extension),
             reasons[record.sha256].reason if record.sha256 in reasons else "",
             parts[record.sha256],
             twins.get(record.sha256, ""),
             tuple(suspects.get(record.sha256, ())),
             tuple(detections.get(record.sha256, ())),
-            parts[record.sha256] not in {SECOND, GOLD} and _again(labels.get(record.sha256), reasons.get(record.sha256)),
+            parts[record.sha256] not in {SECOND, GOLD} and asks_again(entry_of(record.sha256), reasons.get(record.sha256)),
+            tuple(whys.get(record.sha256, ())),
         )
         for record in records
     ]
@@ -90,12 +87,6 @@ def _key(card: Card, reasons: dict[str, Why], me: str) -> tuple[bool, bool, floa
     sent_back = verdict == Verdict.NEEDS_BOXES and card.labels.reviewer != me  # somebody else mends what one sent back
     waiting = verdict == Verdict.PENDING or sent_back or card.again
     return not waiting, card.part == OTHERS, -(why.score if why else -1.0), card.record.sha256
-
-
-def _again(entry: ImageLabels | None, why: Why | None) -> bool:
-    """Whether an image that has its verdict is to be looked at once more: what speaks against it came up later."""
-    decided = entry is not None and entry.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}
-    return bool(decided and entry and why and why.at > entry.reviewed_at)
 
 
 def _side_by_side(made: list[Card]) -> list[Card]:
@@ -225,14 +216,6 @@ def _suspect(row: dict[str, Any], at: str, labels: Labels, reasons: dict[str, Wh
     if xywh is not None:
         x, y, w, h = (float(value) for value in xywh)
         marks.setdefault(image, []).append(Mark(f"{kind.replace('_', ' ')} {guess}".strip() + "?", (x, y, w, h), score))
-
-
-def _add_lookalikes(reasons: dict[str, Why], pairs: Sequence[lookalikes.Pair]) -> None:
-    """Give both images of each pair their reason, where they have no stronger one."""
-    for pair in pairs:
-        for image in pair.names:
-            if image not in reasons or reasons[image].score < pair.cosine:
-                reasons[image] = Why(pair.cosine, lookalikes.reason(pair, image), pair.at)
 
 
 def written_at(path: Path) -> str:

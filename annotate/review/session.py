@@ -8,17 +8,19 @@ which of them hears of an edit first.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from annotate.journal import Event, Journal, Kind, Status, Verdict
 from annotate.review import dataset as app_dataset
 from annotate.review import verdicts
-from annotate.review.dataset import Origin
+from annotate.review.dataset import Card, Origin
 from annotate.review.lookalikes import MOST
+from annotate.review.reasons import Why, asks_again, standing
 from annotate.review.verdicts import Desk, Outcome, Shown
 from annotate.state import Labels, fold, of_image
 from collect.definition import Definition, load
@@ -28,6 +30,8 @@ from collect.workspace import Dataset, Workspace
 OWN = "own"
 SECOND = "second opinion"
 GOLD = "gold"
+#: Samples whose verdict is in the dataset's own journal.
+_NOT_BLIND = {"part": {"$not": {"$in": [SECOND, GOLD]}}}
 #: Longer than this between an image shown and its verdict was a pause, not work.
 PAUSE_S = 300.0
 
@@ -54,6 +58,7 @@ class Session:
     listeners: list[Callable[[Outcome], None]] = field(default_factory=list)
     judged: list[tuple[str, ...]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    _whys: dict[str, tuple[Why, ...]] = field(default_factory=dict)
     _opinions: Journal | None = None
     _stored: dict[str, datetime] = field(default_factory=dict)
     _labels: Labels = field(default_factory=dict)
@@ -72,6 +77,10 @@ class Session:
         if self._opinions is None:
             self._opinions = Journal(opinions_path(self.dataset, self.reviewer))
         return self._opinions
+
+    def tell_of(self, cards: Iterable[Card]) -> None:
+        """Know the reasons of images that look like another one, so that they go with the pair that is settled."""
+        self._whys = {card.record.sha256: card.whys for card in cards if any(why.pair for why in card.whys)}
 
     def close(self) -> None:
         """Close the journals, each sealed."""
@@ -233,7 +242,8 @@ class Session:
                     spoken.append(event.image)
             for image in dict.fromkeys(spoken):
                 fields = app_dataset.review_fields(of_image(self.journal, image)) | {"again": False}
-                self.samples.update_one({"sha256": image, "part": {"$not": {"$in": [SECOND, GOLD]}}}, {"$set": fields})
+                self.samples.update_one({"sha256": image, **_NOT_BLIND}, {"$set": fields})
+                self._tell_pairs(image)
 
     def sample_of(self, image: str) -> str:
         """The sample id of an image."""
@@ -311,6 +321,18 @@ class Session:
             # The App's copy is older now, and what it still wants to store has to be merged first.
             fields["last_modified_at"] = self._stored[now.image] = app_dataset.moment()
         self.samples.update_one({"_id": document["_id"]}, {"$set": fields})
+        self._tell_pairs(now.image)
+
+    def _tell_pairs(self, judged: str) -> None:
+        """After a verdict on an image, or its undoing, say of it and of those that it looks like only what still stands."""
+        entry_of = cache(partial(of_image, self.journal))
+        for image in {name for why in self._whys.get(judged, ()) if why.pair for name in why.pair.names}:
+            whys, entry = self._whys[image], entry_of(image)
+            why = standing(whys, entry_of)
+            self.samples.update_one({"sha256": image}, {"$set": {"reason": why.reason if why else None}})
+            # Whether it waits once more hangs on the pair only where that is younger than its verdict.
+            if image != judged and any(each.pair and judged in each.pair.names and asks_again(entry, each) for each in whys):
+                self.samples.update_one({"sha256": image, **_NOT_BLIND}, {"$set": {"again": asks_again(entry, why)}})
 
     def _publish(self, outcome: Outcome) -> Outcome:
         for listener in self.listeners:

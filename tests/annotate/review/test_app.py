@@ -17,10 +17,11 @@ from PIL import Image
 import boxwright
 from annotate.coco import write_document
 from annotate.journal import Event, Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
-from annotate.review import ahead, mongod, queue, session
+from annotate.review import ahead, lookalikes, mongod, queue, session
 from annotate.review import dataset as app_dataset
 from annotate.review.asgi import answer, read_body
 from annotate.review.dataset import Origin, sample_id
+from annotate.review.lookalikes import Pair
 from annotate.review.preserve import Preserve, opened_sample, patched_ids, show_all_labels
 from annotate.review.session import Session
 from annotate.review.shortcuts import Shortcuts
@@ -84,7 +85,9 @@ def opened(fiftyone: Any, workspace: Workspace, dataset: Dataset) -> Iterator[tu
         seq, head = journal.head()
         cards = queue.cards(workspace, dataset, definition, journal, "ann")
     app = app_dataset.build(fiftyone, Origin(str(workspace.root), dataset.name, "ann", seq, head), definition, cards)
-    yield app, session.open_session(app)
+    review = session.open_session(app)
+    review.tell_of(cards)
+    yield app, review
     session.close_all()
     fiftyone.delete_dataset(app.name)
 
@@ -381,6 +384,63 @@ def test_keep__rejects_only_what_was_shown(crowd: list[str], opened: tuple[Any, 
 
     key(review, "undo", crowd[9])
     assert waiting() == set(crowd[9:]), "one act, one undo, and the first nine keep their verdicts"
+
+
+@pytest.fixture
+def alike(dataset: Dataset) -> list[str]:
+    """The first image was accepted long ago and looks like the two others, which wait; it is in the queue for another reason too."""
+    with Journal(dataset.labels) as journal:
+        journal.append([verdict_event("reviewer:ann", IMAGES[0], Verdict.ACCEPTED)])
+    time.sleep(0.005)
+    lookalikes.write(dataset, [Pair(IMAGES[0], IMAGES[2], 0.97), Pair(IMAGES[0], IMAGES[1], 0.91)])
+    (dataset.folder / "queue.json").write_text(json.dumps([{"image": IMAGES[0], "score": 0.93, "reason": "low score"}]))
+    return list(map(sample_id, IMAGES))
+
+
+def test_a_pair_that_is_settled_is_no_reason_any_more(alike: list[str], opened: tuple[Any, Session], dataset: Dataset) -> None:
+    app, review = opened
+    one, two, three = alike
+
+    def told() -> list[tuple[str | None, bool, int]]:
+        about = [key(review, "guide", sample)[1]["about"] for sample in alike]
+        return [(each["reason"], each["again"], each["twins"]) for each in about]
+
+    first = [
+        ("looks like 333333333333 (.97)", True, 2),
+        ("looks like 111111111111 (.91)", False, 0),
+        ("looks like 111111111111 (.97)", False, 2),
+    ]
+    assert told() == first
+    run(app, "reject", sample=three)
+    assert told() == [("low score", False, 1), ("looks like 111111111111 (.91)", False, 0), (None, False, 2)]
+    run(app, "undo", sample=three)
+    assert told() == first, "what was taken back asks again"
+
+    key(review, "keep", three, here=three, shown=[one, three])
+    assert [reason for reason, *_ in told()] == ["low score", None, None], "the other one of both pairs is rejected"
+    key(review, "undo", one)
+    assert told() == first
+    with Journal(dataset.labels) as journal:
+        cards = {
+            card.record.sha256: card for card in queue.cards(Workspace.at(review.origin.root), dataset, review.definition, journal, "ann")
+        }
+    assert [(cards[image].reason, cards[image].again) for image in IMAGES] == [each[:2] for each in first], "after a restart too"
+
+    # Accepting both says that they differ.
+    run(app, "accept", sample=three)
+    assert told()[0][:2] == ("looks like 333333333333 (.97)", True)
+    run(app, "accept", sample=one)
+    assert told() == [("low score", False, 2), ("looks like 111111111111 (.91)", False, 0), (None, False, 2)]
+
+    with Journal(dataset.labels) as journal:
+        journal.append([verdict_event("reviewer:bob", IMAGES[1], Verdict.REJECTED)])
+    review.next_pending(one)
+    assert told()[1][0] is None, "what somebody else settles is settled too"
+    with Journal(dataset.labels) as journal:
+        cards = queue.cards(Workspace.at(review.origin.root), dataset, review.definition, journal, "ann")
+    assert {card.record.sha256: card.reason for card in cards} == dict(zip(IMAGES, ("low score", "", ""), strict=True)), (
+        "as after a restart"
+    )
 
 
 def test_ahead__the_next_image_is_fetched_and_given_only_while_it_holds(
