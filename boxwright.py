@@ -14,6 +14,8 @@ from collect.errors import BoxwrightError, storage_error, unknown_name
 from collect.version import VERSION
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from collect.console import Verb
 
 #: verb -> (where it is implemented, what it does), in the order in which a person meets them.
@@ -136,8 +138,13 @@ def run(verb: str, words: list[str]) -> int:
     return 0
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt(_signal: int, frame: FrameType | None) -> None:
+    """SIGTERM is a Ctrl-C: a running event loop ends its work, raising into the middle of that would only break it off."""
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    if callable(on_ctrl_c):
+        on_ctrl_c(signal.SIGINT, frame)
+    else:  # ignored, as the shell sets it for what a script starts in the background
+        raise KeyboardInterrupt
 
 
 def _fail(error: BoxwrightError) -> int:

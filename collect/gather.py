@@ -84,6 +84,9 @@ class Gathering:
         self._lock = threading.Lock()  # the planner and its connection
         self._stop, self._news = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
+        self._planner: Planner
+        #: After an interrupt: why the call ended for each class, as in :class:`Gathered`; {} where it had not begun to search.
+        self.ends: dict[str, str] = {}
 
     def run(self, limit: int = 0, *, restart: bool = False) -> Gathered:
         """Search and download until the quotas or the limit are met, or no source has more.
@@ -95,7 +98,12 @@ class Gathering:
             StorageError: the disk is full; what was settled is kept.
         """
         began = time.monotonic()
-        with Ledger(self._dataset.ledger) as ledger, self._engine(self._dataset, self._definition, ledger, self._settings) as pipeline:
+        pipeline: LimitedPipeline
+        with (
+            Ledger(self._dataset.ledger) as ledger,
+            self._telling_ends(),
+            self._engine(self._dataset, self._definition, ledger, self._settings) as pipeline,
+        ):
             before = ledger.counts()
             pipeline.limit = limit
             self._reopen(ledger)
@@ -110,6 +118,17 @@ class Gathering:
             waiting = sum(after.states.get(state, 0) for state in (State.FOUND, State.ALLOWED, State.RETRY))
             planner = self._planner
             return Gathered(states, reasons, time.monotonic() - began, planner.verdict(), planner.closed(), waiting, planner.ends())
+
+    @contextmanager
+    def _telling_ends(self) -> Iterator[None]:
+        """Note at an interrupt why each class ended: outside the pipeline, which has settled then what had arrived."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if hasattr(self, "_planner"):
+                with self._lock:  # a search that would not end in time
+                    self.ends = self._planner.ends(interrupted=True)
+            raise
 
     def _reopen(self, ledger: Ledger) -> None:
         """Try again what was refused by rules that no longer stand: licences, caps, addresses, robots.txt of one's own servers."""

@@ -159,11 +159,11 @@ class Planner:
         met = f"; quota met for {', '.join(full)}" if full else ""
         return (f"no source has more ({spent})" if spent else "stopped before its end") + met
 
-    def ends(self) -> dict[str, str]:
-        """Why the collection ended for each class of the definition, in a few words."""
+    def ends(self, *, interrupted: bool = False) -> dict[str, str]:
+        """Why the collection ended for each class of the definition, in a few words; `interrupted` by a person, or by itself."""
         kept = self.tally(fresh=True).kept
         at_limit = self.limit and sum(kept.values()) - self.kept_before >= self.limit
-        return {entry.name: self._end(entry.name, bool(at_limit)) for entry in self.definition.classes}
+        return {entry.name: self._end(entry.name, bool(at_limit), interrupted) for entry in self.definition.classes}
 
     def tally(self, *, fresh: bool = False) -> Tally:
         """Kept and waiting by class; read again only after twenty times as long as reading takes."""
@@ -288,7 +288,7 @@ class Planner:
         else:
             state.closed = f"{page.outcome}: {page.detail or 'it says no more'}"
 
-    def _end(self, class_name: str, at_limit: bool) -> str:
+    def _end(self, class_name: str, at_limit: bool, interrupted: bool) -> str:
         asked = {query.source for query in self._queries if query.class_name == class_name}
         sources = [name for name in self._sources if name in asked]  # the ledger also knows sources of other calls
         if self._missing(class_name) <= 0 and not all(state.explicit for state in self._sources.values()):
@@ -297,7 +297,7 @@ class Planner:
         waiting = self.tally().waiting.get(class_name, 0)
         if at_limit and (more or waiting):
             return f"limit of {self.limit:,} images reached"
-        if more:
+        if more or (interrupted and waiting):
             return "stopped before its end"
         ended = f"no source has more ({self._spent(sources, class_name)})" if sources else "no source was asked for it"
         return ended + (f"; {waiting:,} still waiting" if waiting else "")

@@ -84,10 +84,16 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     told = {"license": arguments.license, "allow_addresses": addresses, "polite": not arguments.impolite}
     sources = {name: open_source(name, replace(settings_for(name, definition), **told)) for name in names}
     Ledger(dataset.ledger).close()  # a new one is laid out by one connection, before several open it
-    with live_table(dataset.ledger, definition, quiet=console.quiet):
-        settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite)
-        gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
-        gathered = gathering.run(arguments.limit, restart=bool(arguments.license))
+    settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite)
+    gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
+    try:
+        with live_table(dataset.ledger, definition, quiet=console.quiet):
+            gathered = gathering.run(arguments.limit, restart=bool(arguments.license))
+    except KeyboardInterrupt:
+        console.say("interrupted: report.html is being written; Ctrl-C again ends at once")
+        with Ledger(dataset.ledger) as ledger:
+            write_report(dataset, ledger, definition, gathering.ends)
+        raise
     with Ledger(dataset.ledger) as ledger:
         report = write_report(dataset, ledger, definition, gathered.ends)
     for name, why in gathered.closed.items():

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,21 +285,59 @@ def test_collect__ray_brings_what_the_local_engine_brings(demo: Workspace, site:
         assert all(site.truth(record.sha256) == site.truth(record.source_url) for record in ledger.images())
 
 
-def test_collect__ctrl_c_keeps_what_is_done(demo: Workspace, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A second for each picture: else all of them may be there before the signal is.
+@contextmanager
+def collecting(demo: Workspace, site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A collection in a process of its own that has some images, and their folder; a picture takes a second, else all may be there."""
     monkeypatch.setattr(site, "offers", {path: replace(offer, delay_s=1.0) for path, offer in site.offers.items()})
-    command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--quiet"]
+    command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root)]
+    images = demo.dataset("demo").images
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not list(images.glob("*/*/*")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            yield process, images
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_collect__ctrl_c_keeps_what_is_done_and_reports_it(
+    demo: Workspace, site: Site, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     dataset = demo.dataset("demo")
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(dataset.images.glob("*/*/*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=30)
+    with collecting(demo, site, monkeypatch) as (process, images):
+        process.send_signal(number)
+        _, words = process.communicate(timeout=60)
     assert process.returncode == 130 and "Run the same command again to go on" in words and "Traceback" not in words
     with Ledger(dataset.ledger) as ledger:
         assert "LEASED" not in ledger.counts().states  # what was in flight has been given back
-        assert {record.sha256 for record in ledger.images()} == {path.stem for path in dataset.images.glob("*/*/*")}
+        kept = Counter(record.class_name for record in ledger.images())
+        assert {record.sha256 for record in ledger.images()} == {path.stem for path in images.glob("*/*/*")}
+    report = (dataset.folder / "report.html").read_text()
+    for name in ("coin", "cup", "motorcycle"):
+        assert f"<span>{kept[name]} of 120 kept, {kept[name] / 120:.0%}</span>" in report
+    assert report.count("stopped before its end") == 3
+
+
+def test_collect__a_second_ctrl_c_ends_at_once(demo: Workspace, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = demo.dataset("demo")
+    with collecting(demo, site, monkeypatch) as (process, images):
+        assert process.stderr is not None
+        time.sleep(1)  # the image is in the ledger as well
+        stored = next(images.glob("*/*/*"))
+        stored.unlink()
+        os.mkfifo(stored)  # nobody writes to it: whoever draws its thumbnail waits for ever
+        process.send_signal(signal.SIGINT)
+        while "report.html is being written" not in (line := process.stderr.readline()):
+            assert line, "it ended without a word about the report"
+        time.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in words
+    assert not (dataset.folder / "report.html").exists()
+    assert not list(dataset.folder.glob("*report*")), "nor half of one"
 
 
 @pytest.mark.browser
