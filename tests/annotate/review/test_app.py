@@ -399,7 +399,7 @@ def alike(dataset: Dataset) -> list[str]:
 
 def test_a_pair_that_is_settled_is_no_reason_any_more(alike: list[str], opened: tuple[Any, Session], dataset: Dataset) -> None:
     app, review = opened
-    one, two, three = alike
+    one, _two, three = alike
 
     def told() -> list[tuple[str | None, bool, int]]:
         about = [key(review, "guide", sample)[1]["about"] for sample in alike]

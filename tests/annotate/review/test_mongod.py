@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pymongo
@@ -73,16 +75,63 @@ def test_one_that_dies_under_a_review_is_started_again(tmp_path: Path) -> None:
     assert not mongod._alive(second), "the new one is stopped like the old one would have been"
 
 
-def test_files_of_another_version_are_moved_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = tmp_path / ".boxwright" / "mongo" / "data"
-    data.mkdir(parents=True)
-    (data / "WiredTiger").write_text("not what this mongod writes")
-    (data / "WiredTiger.wt").write_bytes(b"x" * 4096)
+def of_a_newer_version(data: Path) -> None:
+    """As a later WiredTiger leaves it: it names itself in this file, and an older one refuses."""
+    turtle = data / "WiredTiger.turtle"
+    text, count = re.subn(rb"major=\d+,minor=\d+", b"major=99,minor=0", turtle.read_bytes())
+    assert count
+    turtle.write_bytes(text)
+
+
+def without_metadata(data: Path) -> None:
     (data / "storage.bson").write_bytes(b"x" * 64)
+
+
+def with_a_broken_catalogue(data: Path) -> None:
+    path = data / "_mdb_catalog.wt"
+    path.write_bytes(path.read_bytes()[:4096] + b"x" * (path.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize("spoil", [of_a_newer_version, without_metadata, with_a_broken_catalogue])
+def test_files_that_it_cannot_read_are_moved_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]) -> None:
+    with mongod.running(tmp_path):
+        pass
+    data = tmp_path / ".boxwright" / "mongo" / "data"
+    spoil(data)
+    names = {path.name for path in data.iterdir()}
     with mongod.running(tmp_path) as database:
         assert database.streams
-    assert "made from the journal" in caplog.text
-    assert len(list(data.parent.glob("data.unreadable-*"))) == 1
+    (aside,) = data.parent.glob("data.unreadable-*")
+    assert f"moved to {aside}, which can be deleted, and a new database is made from the journal" in caplog.text
+    assert names - {"mongod.lock"} <= {path.name for path in aside.iterdir()}, "nothing of them is lost"
+
+
+def test_files_stay_where_it_does_not_start_without_them_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mongod.running(tmp_path) as database, pymongo.MongoClient(database.uri) as client:
+        client.x.y.insert_one({"_id": 1})
+    broken = tmp_path / "mongod"
+    broken.write_text("#!/bin/sh\nexit 1\n")  # no memory, no space, a library that is missing
+    broken.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(mongod, "find_binary", lambda: broken)
+        with pytest.raises(MissingServiceError, match="ended by itself"), mongod.running(tmp_path):
+            pass
+    assert not list((tmp_path / ".boxwright" / "mongo").glob("data.unreadable-*"))
+    with mongod.running(tmp_path) as again, pymongo.MongoClient(again.uri) as client:
+        assert client.x.y.find_one() == {"_id": 1}
+
+
+def test_files_are_not_pulled_away_from_under_another_mongod(tmp_path: Path) -> None:
+    with mongod.running(tmp_path) as database, pymongo.MongoClient(database.uri) as client:
+        client.x.y.insert_one({"_id": 1})
+        record = tmp_path / ".boxwright" / "mongo" / "mongod.pid"
+        words = record.read_text()
+        record.unlink()
+        with pytest.raises(MissingServiceError, match="another mongod works on"), mongod.running(tmp_path):
+            pass
+        record.write_text(words)
+        assert client.x.y.find_one() == {"_id": 1}
+        assert not list(record.parent.glob("data.unreadable-*"))
 
 
 def test_an_outside_address_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,105 @@
+"""A database that mongod serves and FiftyOne cannot read: the review says what to delete, and is whole again after that."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from PIL import Image
+
+from annotate.journal import Journal, Verdict, verdict_event
+from annotate.review import mongod
+from collect import definition as definitions
+from collect.ledger import Ledger
+from collect.records import ImageRecord, Licence, Reason, State
+from collect.workspace import Dataset, Workspace
+
+pytestmark = pytest.mark.mongod
+ROOT = Path(__file__).parents[3]
+IMAGES = [f"{digit}" * 64 for digit in "123"]
+
+
+@pytest.fixture
+def dataset(workspace: Workspace) -> Dataset:
+    made = workspace.new_dataset("beach")
+    definitions.create(made, definitions.template("beach", [(1, "gull")]))
+    with Ledger(made.ledger) as ledger:
+        ledger.add_images(
+            ImageRecord(image, "jpg", 20, 10, 1, "", 9, State.KEPT, Reason.NONE, Licence(), "folder", "", "", "", "", "", "2026")
+            for image in IMAGES
+        )
+    for image in IMAGES:
+        path = made.image_path(image, "jpg")
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (20, 10), "teal").save(path)
+    with Journal(made.labels) as journal:
+        journal.append([verdict_event("reviewer:ann", IMAGES[0], Verdict.ACCEPTED)])
+    return made
+
+
+def review(root: Path) -> tuple[int, dict[str, Any], str]:
+    """Start a review and end it as soon as it serves: its exit code, its first line, and what it said."""
+    command = [sys.executable, "-m", "boxwright", "review", "beach", "--reviewer", "ann", "--root", str(root), "--no-open", "--json"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")} | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        try:
+            if first:
+                with suppress(urllib.error.HTTPError):  # an answer too: it serves now
+                    urllib.request.urlopen(json.loads(first)["url"], timeout=60).close()
+                process.send_signal(signal.SIGTERM)
+            _, words = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    return process.returncode, json.loads(first or "{}"), words
+
+
+def of_a_newer_fiftyone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    with mongod.running(root) as database, pymongo.MongoClient(database.uri) as client:
+        assert client["boxwright-ann"].config.update_one({}, {"$set": {"version": "99.0.0"}}).modified_count
+
+
+def with_broken_samples(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What mongod notices only when it reads it, and then ends."""
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    with mongod.running(root) as database, pymongo.MongoClient(database.uri) as client:
+        samples = client["boxwright-ann"]
+        (name,) = [name for name in samples.list_collection_names() if name.startswith("samples.")]
+        file = samples.command("collStats", name)["wiredTiger"]["uri"].rpartition(":")[2]
+    path = root / ".boxwright" / "mongo" / "data" / f"{file}.wt"
+    path.write_bytes(path.read_bytes()[:4096] + b"x" * (path.stat().st_size - 4096))
+
+
+def test_it_says_which_folder_to_delete_and_loses_nothing(workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = workspace.root
+    assert review(root)[0] == 0
+    with Journal(dataset.labels) as journal:
+        head = journal.head()
+    for spoil in (of_a_newer_fiftyone, with_broken_samples):
+        spoil(root, monkeypatch)
+        code, told, words = review(root)
+        assert (code, told) == (8, {}), words
+        assert "Traceback" not in words
+        found = re.search(r"end every review and delete (\S+): it is made anew from the journal", words)
+        assert found, words
+        assert not mongod._alive(int((root / ".boxwright" / "mongo" / "mongod.pid").read_text().split()[0])), "its mongod is stopped"
+        shutil.rmtree(found[1])
+        code, told, words = review(root)
+        assert (code, told["images"], told["pending"]) == (0, 3, 2), words
+    with Journal(dataset.labels) as journal:
+        assert journal.head() == head
+        assert journal.broken() is None
