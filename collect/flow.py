@@ -113,8 +113,10 @@ class Run:
                 reported_at = moment
                 on_progress(self._progress)
             if self._unsettled:
+                # Not wait_for: up to Python 3.11 it swallows a Ctrl-C that comes in the moment of the wake.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _LOOK_AGAIN_S)
+                    async with asyncio.timeout(_LOOK_AGAIN_S):
+                        await self._wake.wait()
                 self._wake.clear()
 
     async def close(self) -> None:
