@@ -40,6 +40,11 @@ def test_every_verb__resolves_and_explains_itself(verb: str) -> None:
 @pytest.mark.parametrize(
     "words, code, says",
     [
+        (["audit", "pets", "--folds", "1"], 2, "at least 2"),
+        (["audit", "pets", "--folds", "0"], 2, "at least 2"),
+        (["propose", "pets", "--limit", "-1"], 2, "at least 1"),
+        (["detect", "RUN", "photos", "--out", "photos"], 2, "would replace yours"),
+        (["detect", "RUN", "photos/a.png", "--out", "photos"], 2, "would replace yours"),
         (["colect"], 2, "did you mean 'collect'"),
         (["init"], 2, "required"),
         (["status", "nosuch"], 3, "boxwright init nosuch"),

@@ -17,6 +17,8 @@ from collect.console import Console
 PUBLIC = "public"
 _SHOWN = 10
 
+_NEWS = {"new_images": "images new", "new_boxes": "boxes new", "edited_boxes": "boxes edited", "deleted_boxes": "boxes deleted"}
+
 
 class Import:
     """Images and labels of another tool become ledger rows and journal events."""
@@ -60,10 +62,20 @@ class Import:
         show_problems(outcome.problems, console)
         doing = "would import" if console.dry_run else "imported"
         console.out(
-            f"{doing} {outcome.images} images with {outcome.annotations} boxes of {len(outcome.class_names)} classes into {dataset.name};"
+            f"{doing} {outcome.images} images with {outcome.annotations} boxes of {len(outcome.class_names)} classes into {dataset.name}"
+            f"{'' if console.dry_run else _what_was_new(outcome)};"
             f" see them with `boxwright review {dataset.name}`"
         )
         return outcome.document()
+
+
+def _what_was_new(outcome: Outcome) -> str:
+    """Nothing where all of it was new; else a second import of the same labels would read like the first."""
+    told = outcome.document()
+    if (told["new_images"], told["new_boxes"]) == (outcome.images, outcome.annotations):
+        return ""
+    parts = [f"{told[key]} {words}" for key, words in _NEWS.items() if told[key]]
+    return f" ({', '.join(parts) or 'all of it was there already'})"
 
 
 def show_problems(problems: Iterable[Problem], console: Console) -> None:

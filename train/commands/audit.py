@@ -21,6 +21,7 @@ from collect.workspace import Dataset
 _SHOWN, _SHOWN_WHOLE = 15, 5
 _LIKELY = 0.5
 _LEAST = 0.1
+_FEWEST_FOLDS = 2
 
 
 class Audit:
@@ -45,6 +46,10 @@ class Audit:
         )
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        if arguments.folds < _FEWEST_FOLDS:
+            raise UsageError(f"--folds {arguments.folds}: at least {_FEWEST_FOLDS}, for each part is judged by a model of the others")
+        if arguments.top < 1:
+            raise UsageError(f"--top {arguments.top}: at least 1")
         dataset = console.workspace.dataset(arguments.name)
         recipe = definition.load(dataset)
         if arguments.lookalikes:
@@ -74,8 +79,8 @@ class Audit:
         return {"images": len(records), "path": str(dataset.folder / "audit.json"), "suspects": suspects}
 
     def _lookalikes(self, dataset: Dataset, recipe: definition.Definition, arguments: Namespace, console: Console) -> dict[str, Any]:
-        if not 0 < arguments.cosine <= 1 or arguments.top < 1:
-            raise UsageError(f"--cosine {arguments.cosine:g} must lie above 0 and not above 1, --top {arguments.top} above 0")
+        if not 0 < arguments.cosine <= 1:
+            raise UsageError(f"--cosine {arguments.cosine:g} must lie above 0 and not above 1")
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
             labels = current(journal)
             records = [r for r in ledger.images() if labels.get(r.sha256, ImageLabels()).verdict != Verdict.REJECTED]

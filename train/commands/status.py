@@ -11,6 +11,7 @@ from annotate.journal import Journal, Verdict
 from annotate.state import current
 from collect import definition
 from collect.console import Console
+from collect.definition import Definition
 from collect.ledger import Ledger
 from collect.records import State
 from collect.report import explain
@@ -30,9 +31,9 @@ class Status:
         with Ledger(dataset.ledger) as ledger:
             counts = ledger.counts()
             images = {state.value: ledger.num_images(state) for state in (State.KEPT, State.QUARANTINED, State.REVOKED)}
-            kept = [(entry.name, ledger.num_images(State.KEPT, entry.name), entry.quota or "–") for entry in described.classes]
+            collected = {entry.name: ledger.num_images(State.KEPT, entry.name) for entry in described.classes}
             losses = explain(ledger) if arguments.why else []
-        labels = _labels(dataset)
+        labels = _labels(dataset, described)
         champion = json.loads(dataset.champion.read_text()) if dataset.champion.is_file() else None
         result = {
             "states": counts.states,
@@ -40,11 +41,26 @@ class Status:
             "images": images,
             "reviewed": labels["verdicts"],
             "boxes": labels["boxes"],
+            "classes": {
+                entry.name: {
+                    "collected": collected[entry.name],
+                    "quota": entry.quota,
+                    "images": labels["images_of"][entry.name],
+                    "boxes": labels["boxes_of"][entry.name],
+                }
+                for entry in described.classes
+            },
             "releases": dataset.release_names(),
             "champion": champion,
         }
-        console.table(("URLs", "count"), list(counts.states.items()), title=dataset.name)
-        console.table(("class", "images kept", "quota"), kept)
+        if counts.states:
+            console.table(("URLs", "count"), list(counts.states.items()), title=dataset.name)
+        rows = [
+            (entry.name, collected[entry.name], entry.quota or "–", labels["images_of"][entry.name], labels["boxes_of"][entry.name])
+            for entry in described.classes
+        ]
+        # An imported image was collected for no class: without the labelled ones beside it, 0 of a quota would read as a loss.
+        console.table(("class", "collected", "quota", "images with it", "boxes"), rows, title="" if counts.states else dataset.name)
         console.table(("review", "images"), list(labels["verdicts"].items()))
         console.out(
             f"{images['KEPT']:,} images, {labels['boxes']:,} boxes; releases: {', '.join(result['releases']) or 'none'}; "
@@ -52,6 +68,12 @@ class Status:
         )
         if arguments.why:
             result["why"] = losses
+            if not losses:
+                console.out(
+                    "no URL was lost"
+                    if counts.states
+                    else "no URL was ever asked for: the images were imported, or nothing was collected yet"
+                )
             for loss in losses:
                 console.out(f"\n{loss['state']}({loss['reason']}): {loss['count']:,} – {loss['sentence']}")
                 for example in loss["examples"]:
@@ -60,8 +82,10 @@ class Status:
         return result
 
 
-def _labels(dataset: Dataset) -> dict[str, Any]:
+def _labels(dataset: Dataset, described: Definition) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
+    images_of: Counter[str] = Counter()
+    boxes_of: Counter[str] = Counter()
     boxes = 0
     with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
         state = current(journal)
@@ -70,9 +94,13 @@ def _labels(dataset: Dataset) -> dict[str, Any]:
         labelled = [state[sha256] for (sha256,) in kept if sha256 in state]
         for entry in labelled:
             verdicts[entry.verdict] += 1
+            found = Counter(kind.name for box in entry.present() if (kind := described.current(box.category)))
             boxes += len(entry.present())
+            boxes_of.update(found)
+            images_of.update(found.keys())
         verdicts[Verdict.PENDING] += ledger.num_images() - len(labelled)
-    return {"verdicts": {verdict: number for verdict, number in verdicts.items() if number}, "boxes": boxes}
+    shown = {verdict: number for verdict, number in verdicts.items() if number}
+    return {"verdicts": shown, "boxes": boxes, "images_of": images_of, "boxes_of": boxes_of}
 
 
 STATUS = Status()

@@ -88,9 +88,24 @@ class TrainConfig:
             (self.batch_size >= 0, f"--batch-size {self.batch_size}: at least 1, or 0 for the detector's own"),
             (self.accumulate >= 1, f"--accumulate {self.accumulate}: at least 1"),
             (self.time_budget_s >= 0, f"--time-budget {self.time_budget_s:g}: seconds, more than 0"),
+            (self.image_size >= 0, f"--image-size {self.image_size}: pixels, more than 0, or 0 for the detector's own"),
+            (self.crop_px >= 0, f"--crop {self.crop_px}: pixels, more than 0, or 0 for whole images"),
+            (self.learning_rate >= 0, f"--lr {self.learning_rate:g}: more than 0, or 0 for the detector's own"),
             (0 <= self.multi_scale < 0.75, f"--multi-scale {self.multi_scale:g}: from 0 to 0.7"),
             (self.threads >= 0, f"--threads {self.threads}: at least 1, or 0 for as many cores as are free"),
-            (0 <= self.mirror <= 1, f"--mirror {self.mirror:g}: a chance, from 0 to 1"),
+            *(
+                (0 <= value <= 1, f"--{name} {value:g}: a chance, from 0 to 1")
+                for name, value in (
+                    ("mirror", self.mirror),
+                    ("mosaic", self.mosaic),
+                    ("mixup", self.mixup),
+                    ("copy-paste", self.copy_paste),
+                )
+            ),
+            (self.ema_decay < 1, f"--ema {self.ema_decay:g}: below 1; 0 for no average, -1 for the detector's own"),
+            (self.patience >= 0, f"--patience {self.patience}: validations, at least 1, or 0 for never"),
+            (self.eval_every >= 0, f"--eval-every {self.eval_every}: epochs, at least 1, or 0 for about ten validations in all"),
+            (self.checkpoint_s >= 0, f"--checkpoint-every {self.checkpoint_s:g}: seconds, at least 0"),
             (0 < self.zoom_out <= self.zoom_in, f"zoom from {self.zoom_out:g} to {self.zoom_in:g}: positive, the smaller first"),
         )
         for holds, message in checks:

@@ -40,6 +40,14 @@ Options = Mapping[str, Any]
 JUDGED = ("val", "test")
 
 
+class TrainingInterruptedError(KeyboardInterrupt):
+    """A training that was stopped; `run` can be gone on with. Whoever called for it says by which command."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run
+
+
 def train_run(
     workspace: Workspace,
     name: str,
@@ -62,6 +70,7 @@ def train_run(
 
     Raises:
         NotFoundError, UsageError, TrainingError: see :mod:`train.fitting.fit`.
+        TrainingInterruptedError: asked to stop.
     """
     dataset = workspace.dataset(name)
     with joined(str(options.get("device", "auto"))) as ranks:
@@ -171,9 +180,8 @@ def _run(run_path: Path, settings: TrainConfig, release: Release, ranks: Ranks, 
     say(f"training {run_path.name} on {device}")
     try:
         state, settled = fit(settings, release, run_path, ranks, Fit(how.resume, how.prepare, validate, progress))
-    except KeyboardInterrupt:
-        say(f"stopped; `boxwright train {release.dataset} --resume {run_path.name}` goes on from here")
-        raise
+    except KeyboardInterrupt as stop:
+        raise TrainingInterruptedError(run_path.name) from stop
     if not ranks.first:
         return {"run": run_path.name, "path": str(run_path), "metrics": {}}
     say(f"weights it began with: {settled.weights_origin}")

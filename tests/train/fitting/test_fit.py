@@ -185,7 +185,8 @@ def test_interrupt__keeps_a_checkpoint(make_release: MakeRelease, workspace: Wor
     running.send_signal(signal.SIGINT)
     _, words = running.communicate(timeout=120)
     assert running.returncode == 130, words
-    assert "`boxwright train shapes --resume v001-fcos_mobilenet_v2-1` goes on from here" in words
+    assert "`boxwright train shapes --resume v001-fcos_mobilenet_v2-1` goes on from there" in words
+    assert "Run the same command" not in words, "that would begin a second run"
     assert last(workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-1")["state"]["step"] >= 6
 
 
@@ -371,6 +372,10 @@ def test_unknown_things(make_release: MakeRelease, workspace: Workspace) -> None
         ({"sampling": "fair"}, UsageError, "unknown sampling 'fair'"),
         ({"lerning_rate": 1.0}, UsageError, "did you mean 'learning_rate'"),
         ({"epochs": 0}, UsageError, "at least 1"),
+        ({"learning_rate": -1.0}, UsageError, "--lr -1: more than 0"),  # it would climb the loss
+        ({"image_size": -5}, UsageError, "--image-size -5"),
+        ({"mosaic": 1.5}, UsageError, "--mosaic 1.5: a chance"),
+        ({"ema_decay": 1.0}, UsageError, "--ema 1: below 1"),
         ({"device": "tpu9"}, UsageError, "unknown device"),
         ({"resume": "v001-none-1"}, NotFoundError, "unknown run"),
         ({"freeze": 9}, UsageError, "has 5 stages"),
