@@ -153,11 +153,12 @@ def _select(ledger: Ledger, labels: Labels, options: Options, left_out: Counter[
             left_out["not reviewed yet" if pending else entry.verdict.replace("_", " ")] += 1
     left_out["quarantined: licence unknown"] = ledger.num_images(State.QUARANTINED)
     left_out["revoked"] = ledger.num_images(State.REVOKED)
+    if not chosen and not +left_out:
+        raise UsageError("there is no image to release, the dataset is empty; `boxwright collect` or `boxwright import` brings some")
     if not chosen:
         raise UsageError(
-            "there is no reviewed image to release"
-            + (f" ({', '.join(f'{count} {why}' for why, count in (+left_out).items())})" if +left_out else "; the dataset is empty")
-            + "; review some with `boxwright review`, or take unreviewed boxes too with --allow-unreviewed"
+            f"there is no reviewed image to release ({', '.join(f'{count} {why}' for why, count in (+left_out).items())})"
+            "; review some with `boxwright review`, or take unreviewed boxes too with --allow-unreviewed"
         )
     return chosen
 

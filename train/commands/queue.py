@@ -55,7 +55,10 @@ class Queue:
         ranked = [entry.to_json() for entry in look(scene, waiting, run, arguments.device, console)][: arguments.top or None]
         if not console.dry_run:
             write_atomic(dataset.folder / "queue.json", json.dumps(ranked, ensure_ascii=False, indent=1) + "\n")
-        _tell(dataset, ranked, run, len(waiting), console)
+        if not records:
+            console.out(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
+        else:
+            _tell(dataset, ranked, run, len(waiting), console)
         return {"images": len(ranked), "run": run, "path": str(dataset.folder / "queue.json"), "queue": ranked}
 
 

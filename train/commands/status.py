@@ -61,11 +61,13 @@ class Status:
         ]
         # An imported image was collected for no class: without the labelled ones beside it, 0 of a quota would read as a loss.
         console.table(("class", "collected", "quota", "images with it", "boxes"), rows, title="" if counts.states else dataset.name)
-        console.table(("review", "images"), list(labels["verdicts"].items()))
+        if labels["verdicts"]:
+            console.table(("review", "images"), list(labels["verdicts"].items()))
         console.out(
             f"{images['KEPT']:,} images, {labels['boxes']:,} boxes; releases: {', '.join(result['releases']) or 'none'}; "
             f"champion: {champion['run'] if champion else 'none'}"
         )
+        console.out(f"next: {_next(dataset.name, labels['verdicts'], result['releases'])}")
         if arguments.why:
             result["why"] = losses
             if not losses:
@@ -80,6 +82,15 @@ class Status:
                     words = "; ".join(filter(None, (example["detail"], f"like {example['original']}" if example["original"] else "")))
                     console.out(f"    {example['url']}" + (f"  ({words})" if words else ""))
         return result
+
+
+def _next(name: str, verdicts: dict[str, int], releases: list[str]) -> str:
+    """The step that the loop stands at, as a command."""
+    if not verdicts:
+        return f"`boxwright collect {name}`, or `boxwright import {name} PATH --format …`"
+    if waiting := verdicts.get(Verdict.PENDING, 0) + verdicts.get(Verdict.NEEDS_BOXES, 0):
+        return f"`boxwright review {name}`, where {waiting:,} images wait"
+    return f"`boxwright train {name}`" if releases else f"`boxwright release {name}`"
 
 
 def _labels(dataset: Dataset, described: Definition) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -18,13 +19,13 @@ import orjson
 
 from collect import definition
 from collect.console import Console
-from collect.errors import UsageError, unknown_name
+from collect.errors import NotFoundError, UsageError, unknown_name
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
 from train.data.release import Release, check_trainable, open_release
 from train.detectors.detector import Detector, find_detector
 from train.detectors.two_phase import TwoPhase
-from train.fitting import config, crops
+from train.fitting import checkpoint, config, crops
 from train.fitting.config import TrainConfig
 from train.fitting.crops import Crops
 from train.fitting.fit import Fit, State, Validate, fit
@@ -90,9 +91,14 @@ def train_run(
             run_path = _new_run_path(dataset, settings, ranks)
         with exclusive(dataset.locks / f"{run_path.name}-{ranks.rank}", f"train {run_path.name}"):
             told = None if quiet else console
-            if shown:
-                prepare = _taught(shown, settings, run_path if ranks.first else None, prepare, told)
-            return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), told)
+            try:
+                if shown:
+                    prepare = _taught(shown, settings, run_path if ranks.first else None, prepare, told)
+                return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), told)
+            except (UsageError, NotFoundError):
+                if ranks.first and not resume and not checkpoint.path_of(run_path, checkpoint.LAST).is_file():
+                    shutil.rmtree(run_path, ignore_errors=True)  # a wrong word begins no run: the lists of runs would name it
+                raise
 
 
 def _settings(dataset: Dataset, options: Options) -> TrainConfig:

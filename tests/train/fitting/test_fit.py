@@ -386,6 +386,7 @@ def test_unknown_things(make_release: MakeRelease, workspace: Workspace) -> None
     for options, kind, words in cases:
         with pytest.raises(kind, match=words):
             train_run(workspace, "shapes", {**SMALL, "epochs": 1, **options})
+    assert not list((workspace.runs / "shapes").glob("*")), "a wrong word begins no run"
     assert what_would_be_done(workspace, "shapes", {"epochs": 4})["epochs"] == 4
 
 
