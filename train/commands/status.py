@@ -67,7 +67,7 @@ class Status:
             f"{images['KEPT']:,} images, {labels['boxes']:,} boxes; releases: {', '.join(result['releases']) or 'none'}; "
             f"champion: {champion['run'] if champion else 'none'}"
         )
-        console.out(f"next: {_next(dataset.name, labels['verdicts'], result['releases'])}")
+        console.out(f"next: {_next(dataset.name, labels['verdicts'], result['releases'], champion is not None)}")
         if arguments.why:
             result["why"] = losses
             if not losses:
@@ -84,12 +84,14 @@ class Status:
         return result
 
 
-def _next(name: str, verdicts: dict[str, int], releases: list[str]) -> str:
+def _next(name: str, verdicts: dict[str, int], releases: list[str], has_champion: bool) -> str:
     """The step that the loop stands at, as a command."""
     if not verdicts:
         return f"`boxwright collect {name}`, or `boxwright import {name} PATH --format …`"
     if waiting := verdicts.get(Verdict.PENDING, 0) + verdicts.get(Verdict.NEEDS_BOXES, 0):
         return f"`boxwright review {name}`, where {waiting:,} images wait"
+    if has_champion:
+        return f"more images (`boxwright collect {name}`) or fewer errors (`boxwright audit {name}`), then `boxwright retrain {name}`"
     return f"`boxwright train {name}`" if releases else f"`boxwright release {name}`"
 
 

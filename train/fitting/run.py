@@ -182,7 +182,7 @@ def _run(run_path: Path, settings: TrainConfig, release: Release, ranks: Ranks, 
     live = console is not None and not console.quiet and sys.stderr.isatty()
     progress = Progress(run_path if ranks.first else None, say, live, settings.tensorboard and ranks.first)
     device = str(ranks.device)
-    validate = _validator(release, device) if release.size_of("val") else None
+    validate = _validator(release, device) if release.has_boxes("val") else None
     say(f"training {run_path.name} on {device}")
     try:
         state, settled = fit(settings, release, run_path, ranks, Fit(how.resume, how.prepare, validate, progress))
@@ -241,7 +241,8 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
         write_atomic(run_path / f"detections-{split}.json", orjson.dumps(found))
         evaluation = evaluate(release.documents[split], found)
         metrics[split] = dict(zip(STAT_NAMES, evaluation.stats, strict=True))
-        metrics.setdefault("threshold", evaluation.best.threshold)
+        if metrics.get("threshold") is None:
+            metrics["threshold"] = evaluation.best.threshold
     write_atomic(run_path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 

@@ -46,7 +46,7 @@ def crown(dataset: Dataset, run: str, release: str, ap: float | None, *, forced:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has metrics and a checkpoint; `ap` on `split`, which is val where that has images."""
+    """A run that has metrics and a checkpoint; `ap` on `split`, which is val where that has boxes."""
 
     path: Path
     release: str
@@ -70,7 +70,7 @@ def best_finished_run(dataset: Dataset, but: str = "") -> Finished | None:
 
 def _finished(path: Path) -> Finished:
     metrics = json.loads(path.read_bytes())
-    split = next((name for name in ("val", "test", "train") if metrics.get(name)), "")
+    split = next((name for name in ("val", "test", "train") if metrics.get(name, {}).get("AP", -1.0) >= 0), "")
     return Finished(
         path.parent, str(metrics["release"]), split, float(metrics.get(split, {}).get("AP", -1.0)), metrics.get("test", {}).get("AP")
     )

@@ -20,6 +20,7 @@ import torch
 from boxwright import main
 from collect.errors import CorruptError, NotFoundError, TrainingError, UsageError
 from collect.workspace import Dataset, Workspace
+from train.data.release import check_trainable, open_release
 from train.detectors.detector import Batch, Detector
 from train.fitting import checkpoint, config, weights
 from train.fitting.fit import State
@@ -172,6 +173,17 @@ def test_resume__of_a_finished_run_only_judges_again(make_release: MakeRelease, 
     assert again["metrics"]["steps"] == first["metrics"]["steps"]
     with pytest.raises(UsageError, match="has epochs = 1; a resume cannot change it"):
         train_run(workspace, "shapes", {"resume": first["run"], "epochs": 5})
+
+
+def test_val_without_boxes__the_last_weights_count_and_patience_does_not(make_release: MakeRelease, workspace: Workspace) -> None:
+    dataset = make_release()
+    val = dataset.release_path("v001") / "val.json"
+    val.write_text(json.dumps(json.loads(val.read_text()) | {"annotations": []}))
+    assert "the val split has no boxes: the last weights are kept, not the best" in check_trainable(open_release(dataset))
+    options = {**SMALL, "epochs": 3, "eval_every": 1, "patience": 1, "device": "cpu"}
+    metrics = train_run(workspace, "shapes", options)["metrics"]
+    assert metrics["epochs"] == 3, "an AP of -1 is no epoch without progress"
+    assert (workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-1" / "checkpoints" / "best.pt").is_file()
 
 
 def test_interrupt__keeps_a_checkpoint(make_release: MakeRelease, workspace: Workspace) -> None:

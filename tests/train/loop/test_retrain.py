@@ -218,3 +218,6 @@ def test_first_champion__is_the_best_run_of_the_newest_release_not_the_last(shap
         (shapes_set.runs / run / "metrics.json").write_text(json.dumps({"release": release, split: {"AP": ap}, "train": {"AP": 1.0}}))
     assert best_finished_run(shapes_set).path.name == "d"
     assert best_finished_run(shapes_set, but="d").path.name == "b"
+    metrics = {"release": "v002", "val": {"AP": -1.0}, "test": {"AP": 0.8}}
+    (shapes_set.runs / "a" / "metrics.json").write_text(json.dumps(metrics))
+    assert best_finished_run(shapes_set).path.name == "a", "a val split without boxes ranks nothing"
