@@ -10,6 +10,7 @@ from typing import Any
 
 from annotate.formats.format import IMPORTERS, Problem
 from annotate.intake import LabelsRefusedError, Outcome, Request, take_in
+from annotate.journal import Kind
 from annotate.public_sets import SETS, Web, fetch, parse
 from collect.console import Console
 
@@ -75,6 +76,8 @@ def _what_was_new(outcome: Outcome) -> str:
     if (told["new_images"], told["new_boxes"]) == (outcome.images, outcome.annotations):
         return ""
     parts = [f"{told[key]} {words}" for key, words in _NEWS.items() if told[key]]
+    if outcome.events.get(Kind.VERDICT) and not told["new_images"]:
+        parts.append(f"{outcome.events[Kind.VERDICT]} verdicts new")
     return f" ({', '.join(parts) or 'all of it was there already'})"
 
 

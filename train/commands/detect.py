@@ -54,9 +54,13 @@ class Detect:
         for unreadable in work.unreadable:
             console.say(f"{unreadable['source']}: {unreadable['why']}")
         boxes = sum(len(entry["detections"]) for entry in work.entries)
-        if not console.dry_run:
+        lost = f", {len(work.unreadable):,} could not be read" if work.unreadable else ""
+        found = f"{boxes:,} detections in {len(work.entries):,} pictures{lost}"
+        if console.dry_run:
+            console.out(f"{found}; would write them to {arguments.out}")
+        else:
             write_atomic(arguments.out / "detections.json", orjson.dumps(work.document(), option=orjson.OPT_INDENT_2))
-            console.out(f"{boxes} detections in {len(work.entries)} pictures; see {arguments.out}")
+            console.out(f"{found}; see {arguments.out}")
         return work.document()
 
 

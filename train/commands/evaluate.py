@@ -102,7 +102,8 @@ class Evaluate:
 
 def _head(run: RunFiles, split: str, document: Document, console: Console, how: str = "") -> None:
     """What the numbers below it are of: without a val split, `evaluate` judges another one than a user may think."""
-    console.out(f"{run.name} on {split}{how}: {len(document['images']):,} images, {len(document['annotations']):,} boxes")
+    own = " (which it was trained on: no measure of other images)" if split == "train" else ""
+    console.out(f"{run.name} on {split}{own}{how}: {len(document['images']):,} images, {len(document['annotations']):,} boxes")
 
 
 def _detect(run: RunFiles, split: str, arguments: Namespace, console: Console) -> list[dict[str, Any]]:

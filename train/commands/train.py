@@ -46,7 +46,7 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
 #: setting -> what its 0 or "" stands for, before the run has begun
 _WHEN_IT_BEGINS = {
     "image_size": "the detector's own", "crop_px": "whole images", "weights_origin": "known when it begins",
-    "batch_size": "the detector's own", "learning_rate": "the detector's own", "warmup_steps": "the detector's own",
+    "batch_size": "the detector's own", "learning_rate": "the detector's own", "warmup_steps": "50",
     "clip_norm": "the detector's own", "time_budget_s": "none", "patience": "never stops early", "eval_every": "about ten in all",
     "workers": "by the device", "threads": "as many as are free",
 }  # fmt: skip
@@ -89,17 +89,19 @@ class Train:
             result = train_run(console.workspace, arguments.name, options, console)
         except TrainingInterruptedError as stop:
             raise KeyboardInterrupt(f"`boxwright train {arguments.name} --resume {stop.run}` goes on from there.") from stop
-        _tell(result, console)
+        _tell(arguments.name, result, console)
         return result
 
 
-def _tell(result: dict[str, Any], console: Console) -> None:
+def _tell(name: str, result: dict[str, Any], console: Console) -> None:
     judged: dict[str, dict[str, float]] = {split: stats for split in ("val", "test", "train") if (stats := result["metrics"].get(split))}
     if judged:
         # pycocotools writes -1 where there is no box of that size
         rows = [[name, *(s[name] if s[name] >= 0 else "–" for s in judged.values())] for name in next(iter(judged.values()))]
         console.table(["number", *judged], rows)
-    run = result["run"]
+    if list(judged) == ["train"]:
+        console.out("val and test are empty, so these are numbers on the images it was trained on: no measure of others")
+    run = f"{name}/{result['run']}"
     console.out(f"{result['path']}; `boxwright evaluate {run}` tells it by class, `boxwright detect {run} PATH` puts it to use")
 
 

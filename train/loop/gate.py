@@ -238,7 +238,7 @@ def check_frozen(
     if lost:
         raise RefusedError(
             f"the test set changed: {len(lost)} of its {len(before)} images are gone (such as {min(lost)[:12]}); it is frozen. "
-            "Put them back, or start anew with `boxwright retrain NAME --force`, which is recorded"
+            "Put them back, or begin anew with `boxwright retrain … --force`, which is recorded"
         )
     if leaked:
         raise RefusedError(
