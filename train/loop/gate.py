@@ -234,7 +234,10 @@ def check_frozen(
     lost = before - now - set(revoked)
     leaked = now & set(champion_seen)
     if not now:
-        raise RefusedError("the release has no test images, so nothing can be compared; give [split] test a share and release again")
+        raise RefusedError(
+            "the release has no test images, so nothing can be compared; give [split] test a share, add "
+            "images (those that were imported with a split keep it), and release again"
+        )
     if lost:
         raise RefusedError(
             f"the test set changed: {len(lost)} of its {len(before)} images are gone (such as {min(lost)[:12]}); it is frozen. "
