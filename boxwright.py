@@ -121,8 +121,9 @@ def run(verb: str, words: list[str]) -> int:
         result = implementation.run(arguments, console)
         if result is not None:
             console.document(result)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nboxwright {verb}: interrupted; what was done is kept. Run the same command again to go on.\n")
+    except KeyboardInterrupt as stop:
+        how = str(stop) or "Run the same command again to go on."
+        sys.stderr.write(f"\nboxwright {verb}: interrupted; what was done is kept. {how}\n")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -107,7 +107,7 @@ def make_release(dataset: Dataset, definition: Definition, options: Options = Op
         release = Release(
             version, dataset.releases / version, changed, {split: images[split] for split in splits.SPLITS},
             {name: dict(counts) for name, counts in boxes.items()}, {size: dict(counts) for size, counts in drawn.boxes_per_size().items()},
-            assignment, dict(+left_out), _notes(drawn, boxes, left_out, assignment),
+            assignment, dict(+left_out), _notes(drawn, boxes, left_out, assignment) + _empty_splits(images, definition, records),
         )  # fmt: skip
         if changed and not options.dry_run:
             about = _about(dataset, definition, release, parent, {"event": head, "hash": head_hash})
@@ -153,11 +153,12 @@ def _select(ledger: Ledger, labels: Labels, options: Options, left_out: Counter[
             left_out["not reviewed yet" if pending else entry.verdict.replace("_", " ")] += 1
     left_out["quarantined: licence unknown"] = ledger.num_images(State.QUARANTINED)
     left_out["revoked"] = ledger.num_images(State.REVOKED)
+    if not chosen and not +left_out:
+        raise UsageError("there is no image to release, the dataset is empty; `boxwright collect` or `boxwright import` brings some")
     if not chosen:
         raise UsageError(
-            "there is no reviewed image to release"
-            + (f" ({', '.join(f'{count} {why}' for why, count in (+left_out).items())})" if +left_out else "; the dataset is empty")
-            + "; review some with `boxwright review`, or take unreviewed boxes too with --allow-unreviewed"
+            f"there is no reviewed image to release ({', '.join(f'{count} {why}' for why, count in (+left_out).items())})"
+            "; review some with `boxwright review`, or take unreviewed boxes too with --allow-unreviewed"
         )
     return chosen
 
@@ -224,6 +225,16 @@ def _strata(labels: ImageLabels, class_of: Callable[[str], ObjectClass | None], 
         if category:
             strata[category.name, splits.size_name(box.w * box.h)] += 1
     return dict(strata) or {("", ""): 1}
+
+
+def _empty_splits(images: Counter[str], definition: Definition, records: Sequence[ImageRecord]) -> list[str]:
+    shares = {"train": definition.split.train, "val": definition.split.val, "test": definition.split.test}
+    why = "images keep the split that they were imported with" if any(record.split for record in records) else "there are too few images"
+    return [
+        f"{split} has no image, though [split] gives it {shares[split]:.0%}: {why}"
+        for split in shares
+        if shares[split] and not images[split]
+    ]
 
 
 def _notes(drawn: Draft, boxes: dict[str, Counter[str]], left_out: Counter[str], assignment: splits.Assignment) -> list[str]:

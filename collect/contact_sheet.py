@@ -91,13 +91,18 @@ def _document(dataset: Dataset, ledger: Ledger, definition: Definition, ends: Ma
     yield '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     yield f"<title>{_text(dataset.name)}: collection</title><style>{_STYLE}{quota_table.STYLE}</style>"
     yield f"<h1>{_text(dataset.name)}</h1>"
-    yield f'<p class="sub">{kept:,} images kept of {sum(counts.states.values()):,} URLs seen; {now()[:16]} UTC</p>'
+    imported = kept - counts.states.get(State.KEPT, 0)
+    yield f'<p class="sub">{kept - imported:,} images kept of {sum(counts.states.values()):,} URLs seen'
+    yield f"{f'; {imported:,} imported' if imported > 0 else ''}; {now()[:16]} UTC</p>"
     yield from quota_table.rendered(counts, definition, ends)
     yield "<h2>By source and class</h2><div class=wide><table><tr><th>source<th>class"
     yield "".join(f"<th class=n>{name}" for name in (*_ENDS, "waiting")) + "</tr>"
     yield from _source_rows(counts.by_source)
     yield "</table></div><h2>Why images are not there</h2><div class=wide><table>"
-    yield "<tr><th class=n>number<th>state<th>reason<th>what it means</tr>"
+    if not losses:
+        yield "<tr><td>No URL was lost.</tr>"
+    else:
+        yield "<tr><th class=n>number<th>state<th>reason<th>what it means</tr>"
     for loss in losses:
         count, state, reason, words = loss["count"], loss["state"], _text(loss["reason"]), _text(loss["sentence"])
         yield f"<tr><td class=n>{count:,}<td>{state}<td>{reason}<td>{words}</tr>"

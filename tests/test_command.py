@@ -40,6 +40,11 @@ def test_every_verb__resolves_and_explains_itself(verb: str) -> None:
 @pytest.mark.parametrize(
     "words, code, says",
     [
+        (["audit", "pets", "--folds", "1"], 2, "at least 2"),
+        (["audit", "pets", "--folds", "0"], 2, "at least 2"),
+        (["propose", "pets", "--limit", "-1"], 2, "at least 1"),
+        (["detect", "RUN", "photos", "--out", "photos"], 2, "would replace yours"),
+        (["detect", "RUN", "photos/a.png", "--out", "photos"], 2, "would replace yours"),
         (["colect"], 2, "did you mean 'collect'"),
         (["init"], 2, "required"),
         (["status", "nosuch"], 3, "boxwright init nosuch"),
@@ -63,3 +68,16 @@ def test_init__dry_run_writes_nothing(tmp_path: Path) -> None:
     done = command("init", "pets", "--class", "cat", "--dry-run", "--root", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_train__numbers_on_its_own_train_images_are_called_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from collect.console import Console
+    from collect.workspace import Workspace
+    from train.commands.train import _tell
+
+    result = {"path": "runs/pets/v001-x-1", "run": "v001-x-1", "metrics": {"train": {"AP": 0.9, "APsmall": -1.0}}}
+    _tell("pets", result, Console(Workspace(tmp_path)))
+    told = capsys.readouterr().out
+    assert "no measure of others" in told
+    assert "-1.0" not in told, "there was no small box"
+    assert "boxwright evaluate pets/v001-x-1" in told, "a name that other datasets' runs do not share"

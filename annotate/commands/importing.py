@@ -10,12 +10,15 @@ from typing import Any
 
 from annotate.formats.format import IMPORTERS, Problem
 from annotate.intake import LabelsRefusedError, Outcome, Request, take_in
+from annotate.journal import Kind
 from annotate.public_sets import SETS, Web, fetch, parse
 from collect.console import Console
 
 #: The import format that stands for all public sets.
 PUBLIC = "public"
 _SHOWN = 10
+
+_NEWS = {"new_images": "images new", "new_boxes": "boxes new", "edited_boxes": "boxes edited", "deleted_boxes": "boxes deleted"}
 
 
 class Import:
@@ -60,10 +63,22 @@ class Import:
         show_problems(outcome.problems, console)
         doing = "would import" if console.dry_run else "imported"
         console.out(
-            f"{doing} {outcome.images} images with {outcome.annotations} boxes of {len(outcome.class_names)} classes into {dataset.name};"
+            f"{doing} {outcome.images} images with {outcome.annotations} boxes of {len(outcome.class_names)} classes into {dataset.name}"
+            f"{'' if console.dry_run else _what_was_new(outcome)};"
             f" see them with `boxwright review {dataset.name}`"
         )
         return outcome.document()
+
+
+def _what_was_new(outcome: Outcome) -> str:
+    """Nothing where all of it was new; else a second import of the same labels would read like the first."""
+    told = outcome.document()
+    if (told["new_images"], told["new_boxes"]) == (outcome.images, outcome.annotations):
+        return ""
+    parts = [f"{told[key]} {words}" for key, words in _NEWS.items() if told[key]]
+    if outcome.events.get(Kind.VERDICT) and not told["new_images"]:
+        parts.append(f"{outcome.events[Kind.VERDICT]} verdicts new")
+    return f" ({', '.join(parts) or 'all of it was there already'})"
 
 
 def show_problems(problems: Iterable[Problem], console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
 from typing import Any
 
 from annotate.journal import Event, Journal
@@ -36,6 +37,8 @@ class UndoVerb:
                 after = event.seq >= first if isinstance(first, int) else event.time >= first
                 return after and (not actor or event.actor == actor) and event.image.startswith(arguments.image or "")
 
+            if actor:
+                _known(journal, actor)
             undone = undo(journal, wanted, dry_run=console.dry_run)
             if not console.dry_run:
                 journal.seal()
@@ -43,14 +46,31 @@ class UndoVerb:
         console.out(
             f"{verb} what stood in {len(undone.appended)} boxes and verdicts; {len(undone.superseded)} events have later ones upon them"
         )
+        if undone.superseded:
+            console.out("  those are left alone, for what was said later stands upon them; --json lists them")
         return {"undone": len(undone.appended), "superseded": [event.seq for event in undone.superseded]}
 
 
+def _known(journal: Journal, actor: str) -> None:
+    actors = sorted({event.actor for event in journal.events()})
+    if actor not in actors:
+        raise UsageError(f"'{actor}' said nothing in this journal; there are: {', '.join(actors) or 'none'}")
+
+
 def _first(since: str | None, head: int) -> int | str:
+    """The number of the first event, or the time as the journal writes it, with which it compares as text.
+
+    Raises:
+        UsageError: no such event, or no time. "14:00" would else come before every event, and all would be undone.
+    """
     if since is None:
         return 1
     if not since.isdigit():
-        return since
+        try:
+            told = datetime.fromisoformat(since)
+        except ValueError:
+            raise UsageError(f"--since {since}: neither an event's number nor a time such as 2026-11-22T14:00 (UTC)") from None
+        return (told.astimezone(UTC) if told.tzinfo else told).strftime("%Y-%m-%dT%H:%M:%S.%f")
     if not 1 <= int(since) <= head:
         raise UsageError(f"there is no event {since}; the journal holds events 1 to {head}")
     return int(since)

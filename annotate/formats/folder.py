@@ -25,6 +25,9 @@ def read(path: Path) -> LabelSet:
         split = split_of("/".join(folders[:-1]))
         found.images.append(LabelledImage(name, (box,), split=split, relative=True, path=file, label_file=name, id=""))
     if not found.images:
-        found.complain(path, None, "holds no folders with images in them", Done.REFUSED)
+        loose = (
+            "; images without labels come in by `boxwright collect NAME --source folder:PATH --license LICENCE`" if found.problems else ""
+        )
+        found.complain(path, None, f"holds no folder that names a class and has images in it{loose}", Done.REFUSED)
     found.add_categories_of_boxes()
     return found

@@ -29,3 +29,17 @@ def test_status__verdicts_and_boxes_are_those_of_kept_images(
     assert status["images"] == {"KEPT": 5, "QUARANTINED": 0, "REVOKED": 1}
     assert status["reviewed"] == {"accepted": 3, "rejected": 1, "pending": 1}
     assert status["boxes"] == 5
+    told = status["classes"]["cat"]
+    assert (told["collected"], told["images"], told["boxes"]) == (5, 4, 5)
+
+
+def test_status__of_what_was_imported_shows_its_labels_and_no_empty_table(
+    make_dataset: Callable[..., SmallDataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = make_dataset()
+    small.add_image(1, boxes=2, class_name="")
+    assert boxwright.main(["status", "pets", "--why", "--root", str(small.dataset.folder.parents[1])]) == 0
+    told = capsys.readouterr().out
+    assert "URLs" not in told
+    assert [word for word in told.replace("│", " ").split() if word == "cat" or word.isdigit()][:5] == ["cat", "0", "200", "1", "2"]
+    assert "no URL was ever asked for" in told

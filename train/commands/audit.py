@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from annotate.document import Ids, StableIds, draft
@@ -21,6 +22,7 @@ from collect.workspace import Dataset
 _SHOWN, _SHOWN_WHOLE = 15, 5
 _LIKELY = 0.5
 _LEAST = 0.1
+_FEWEST_FOLDS = 2
 
 
 class Audit:
@@ -43,6 +45,10 @@ class Audit:
         parser.add_argument("--cosine", type=float, default=0.9, metavar="C", help="with --lookalikes: from here on (default: %(default)s)")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        if arguments.folds < _FEWEST_FOLDS:
+            raise UsageError(f"--folds {arguments.folds}: at least {_FEWEST_FOLDS}, for each part is judged by a model of the others")
+        if arguments.top < 1:
+            raise UsageError(f"--top {arguments.top}: at least 1")
         dataset = console.workspace.dataset(arguments.name)
         recipe = definition.load(dataset)
         if arguments.lookalikes:
@@ -72,8 +78,8 @@ class Audit:
         return {"images": len(records), "path": str(dataset.folder / "audit.json"), "suspects": suspects}
 
     def _lookalikes(self, dataset: Dataset, recipe: definition.Definition, arguments: Namespace, console: Console) -> dict[str, Any]:
-        if not 0 < arguments.cosine <= 1 or arguments.top < 1:
-            raise UsageError(f"--cosine {arguments.cosine:g} must lie above 0 and not above 1, --top {arguments.top} above 0")
+        if not 0 < arguments.cosine <= 1:
+            raise UsageError(f"--cosine {arguments.cosine:g} must lie above 0 and not above 1")
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
             labels = current(journal)
             records = [r for r in ledger.images() if labels.get(r.sha256, ImageLabels()).verdict != Verdict.REJECTED]
@@ -86,21 +92,33 @@ class Audit:
         with exclusive(dataset.locks / "audit", f"audit {dataset.name}"):
             pairs = write(dataset, lookalikes(dataset, records, arguments.cosine, arguments.top, recipe.collect.near_duplicate_bits))
         rows = [(pair.image[:12], reason(pair, pair.image)) for pair in pairs[:_SHOWN]]
-        console.table(("image", "why"), rows, title=f"{len(pairs)} pairs look alike")
+        if not pairs:
+            console.out(f"no two of {len(records):,} images look alike from {arguments.cosine:g} on; a lower --cosine asks for more")
+        else:
+            console.table(("image", "why"), rows, title=f"{len(pairs):,} pairs look alike{_part(rows, len(pairs))}")
+            console.out(
+                f"`boxwright review {dataset.name}` shows them first; D puts them side by side. Nothing is removed without a person"
+            )
         if len(pairs) == arguments.top:
             console.say(f"there may be more: these are the {arguments.top} closest; a higher --cosine asks for fewer")
-        console.out(
-            f"`boxwright review {dataset.name}` shows them first; D puts them side by side, and nothing is removed before a person says so"
-        )
         return {"images": len(records), "path": str(path_of(dataset)), "pairs": [vars(pair) for pair in pairs]}
 
     def _tell(self, name: str, suspects: list[dict[str, Any]], console: Console) -> None:
+        if not suspects:
+            console.out("no suspects: the models that had not seen an image agree with its boxes")
+            return
         rows = [(s["kind"], s["image"][:12], float(s["score"]), s["why"]) for s in suspects if s["kind"] != "image"]
-        console.table(("kind", "image", "score", "why"), rows[:_SHOWN], title=f"{len(rows)} suspects")
+        likely = sum(row[2] > _LIKELY for row in rows)
+        title = f"{len(rows):,} suspects, {likely} of them above {_LIKELY:.2f}{_part(rows[:_SHOWN], len(rows))}"
+        console.table(("kind", "image", "score", "why"), rows[:_SHOWN], title=title)
         whole = [s["image"][:12] for s in suspects if s["kind"] == "image" and s["score"] > _LIKELY]
         if whole:
             console.out(f"{len(whole)} images look wrong as a whole, first {', '.join(whole[:_SHOWN_WHOLE])}")
         console.out(f"`boxwright review {name}` shows them first")
+
+
+def _part(shown: Sequence[object], whole: int) -> str:
+    return f"; the first {len(shown)}" if len(shown) < whole else ""
 
 
 def labelled(dataset: Dataset, recipe: definition.Definition) -> tuple[list[ImageRecord], dict[str, Any]]:

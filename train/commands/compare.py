@@ -55,14 +55,14 @@ class Compare:
         result = compare(console.workspace, Plan(arguments.name, names, options, arguments.device), train, console.say)
         headings = ["detector", "AP", "AP50", "ms", "MB", "M params", "train s", "front"]
         console.table(headings, [_cells(row) for row in result["rows"]])
-        console.out(f"{result['html']}")
+        console.out(f"● stands on the Pareto front: no other is at least as accurate and as fast. {result['html']} draws it")
         return result
 
 
 def _cells(row: Mapping[str, Any]) -> list[object]:
     if row["error"]:
         return [row["detector"], *["–"] * 6, row["error"]]
-    costs = f"{row['latency_ms']:.0f}", f"{row['memory_mb']:.0f}", f"{row['parameters'] / 1e6:.1f}", f"{row['train_s']:.0f}"
+    costs = round(row["latency_ms"]), round(row["memory_mb"]), row["parameters"] / 1e6, round(row["train_s"])
     return [row["detector"], row["ap"], row["ap50"], *costs, "●" if row["pareto"] else ""]
 
 

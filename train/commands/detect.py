@@ -16,7 +16,7 @@ from collect.errors import UsageError
 from collect.files import safe_join, storage_errors, write_atomic
 from train.detectors.detector import Detections
 from train.serving.draw import draw
-from train.serving.pictures import Frame, Unreadable, VideoWriter, frames
+from train.serving.pictures import VIDEOS, Frame, Unreadable, VideoWriter, frames
 from train.serving.predictor import Predictor
 from train.serving.tiles import Tiling
 
@@ -36,6 +36,11 @@ class Detect:
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         if not 0 <= arguments.threshold <= 1:
             raise UsageError(f"--threshold {arguments.threshold} is no score; give a number from 0 to 1")
+        for word in arguments.paths:
+            if arguments.out.resolve() in {Path(word).resolve(), Path(word).resolve().parent} and Path(word).suffix.lower() not in VIDEOS:
+                raise UsageError(
+                    f"--out {arguments.out} is where {word} lies: the annotated pictures would replace yours; give another folder"
+                )
         tiling = Tiling(arguments.tiles) if arguments.tiles else None
         predictor = Predictor.from_run(console.workspace.run_path(arguments.run), arguments.device, tiling)
         work = _Work(predictor, arguments.out, arguments.threshold, console.dry_run)
@@ -49,9 +54,13 @@ class Detect:
         for unreadable in work.unreadable:
             console.say(f"{unreadable['source']}: {unreadable['why']}")
         boxes = sum(len(entry["detections"]) for entry in work.entries)
-        if not console.dry_run:
+        lost = f", {len(work.unreadable):,} could not be read" if work.unreadable else ""
+        found = f"{boxes:,} detections in {len(work.entries):,} pictures{lost}"
+        if console.dry_run:
+            console.out(f"{found}; would write them to {arguments.out}")
+        else:
             write_atomic(arguments.out / "detections.json", orjson.dumps(work.document(), option=orjson.OPT_INDENT_2))
-            console.out(f"{boxes} detections in {len(work.entries)} pictures; see {arguments.out}")
+            console.out(f"{found}; see {arguments.out}")
         return work.document()
 
 
@@ -61,6 +70,7 @@ class _Work:
         self.entries: list[dict[str, Any]] = []
         self.unreadable: list[dict[str, str]] = []
         self._videos: dict[str, VideoWriter] = {}
+        self._taken: set[Path] = set()
 
     def document(self) -> dict[str, Any]:
         return {
@@ -86,10 +96,19 @@ class _Work:
                 video = self._videos.setdefault(frame.source, VideoWriter(frame.source, self.out))
                 video.write(picture)
                 return
-            path = safe_join(self.out, frame.name).with_suffix(".jpg")
+            path = self._free(safe_join(self.out, frame.name).with_suffix(".jpg"))
             path.parent.mkdir(parents=True, exist_ok=True)
             if not cv2.imwrite(str(path), picture[:, :, ::-1]):
                 raise UsageError(f"cannot write {path}; choose another --out")
+
+    def _free(self, path: Path) -> Path:
+        """The path, or one beside it where another picture of this call has it: `a.png` beside `a.jpg`, two folders with equal names."""
+        free, number = path, 1
+        while free in self._taken:
+            number += 1
+            free = path.with_stem(f"{path.stem}-{number}")
+        self._taken.add(free)
+        return free
 
     def close(self) -> None:
         for video in self._videos.values():

@@ -11,6 +11,7 @@ from collect.console import Console
 from collect.errors import UsageError
 
 if TYPE_CHECKING:
+    from annotate.coco import Document
     from train.judging.evaluate import Evaluation
     from train.judging.intervals import Intervals
     from train.judging.run_files import RunFiles
@@ -75,6 +76,7 @@ class Evaluate:
             console.say(f"{run.name} has no detections on {split} yet")
             write_atomic(run.detections(split), orjson.dumps(_detect(run, split, arguments, console)))
         document = run.ground_truth(split)
+        _head(run, split, document, console)
         evaluation = evaluate(document, read_detections(run.detections(split)), engine=arguments.engine)
         result = {"run": run.name, "split": split, **_result(evaluation, arguments, console)}
         if not console.dry_run:
@@ -91,8 +93,17 @@ class Evaluate:
         if console.dry_run:
             console.out(f"would detect on {split} with {run.name} and tiles of {arguments.tiles} px, and judge it")
             return {"run": run.name, "split": split, "would_detect": True}
-        evaluation = evaluate(run.ground_truth(split), _detect(run, split, arguments, console), engine=arguments.engine)
+        document = run.ground_truth(split)
+        found = _detect(run, split, arguments, console)
+        _head(run, split, document, console, f", in tiles of {arguments.tiles} px")
+        evaluation = evaluate(document, found, engine=arguments.engine)
         return {"run": run.name, "split": split, "tiles": arguments.tiles, **_result(evaluation, arguments, console)}
+
+
+def _head(run: RunFiles, split: str, document: Document, console: Console, how: str = "") -> None:
+    """What the numbers below it are of: without a val split, `evaluate` judges another one than a user may think."""
+    own = " (which it was trained on: no measure of other images)" if split == "train" else ""
+    console.out(f"{run.name} on {split}{own}{how}: {len(document['images']):,} images, {len(document['annotations']):,} boxes")
 
 
 def _detect(run: RunFiles, split: str, arguments: Namespace, console: Console) -> list[dict[str, Any]]:
@@ -119,7 +130,7 @@ def _result(evaluation: Evaluation, arguments: Namespace, console: Console) -> d
     agrees = None if arguments.no_cross_check else agrees_with_pycocotools(evaluation)
     for line in summary_lines(evaluation):
         console.out(line)
-    headings = ["class", "boxes", "AP", "95 %", "AP50", "AP75", "F1", "score"]
+    headings = ["class", "boxes", "AP", "95 %", "AP50", "AP75", "F1", "at score"]
     console.table(headings, _rows(evaluation, bounds))
     if bounds and bounds.ap.low is not None and bounds.ap.high is not None:
         console.out(

@@ -11,8 +11,9 @@ from annotate import coco
 from collect.console import Console
 from collect.errors import UsageError
 from train.data.cache import decode
+from train.detectors.detector import Detector
 from train.fitting import config
-from train.serving.onnx_export import SAME_IOU, SAME_SCORE, export
+from train.serving.onnx_export import SAME_IOU, SAME_SCORE, UNREAD, export
 from train.serving.predictor import load_detector
 
 
@@ -38,11 +39,13 @@ class Onnx:
         if console.dry_run:
             console.out(f"would write {out} and compare it on {len(images)} images")
             return {"path": str(out)}
-        done = export(load_detector(run_path), out, images, suppressed=not arguments.no_nms)
+        detector = load_detector(run_path)
+        done = export(detector, out, images, suppressed=not arguments.no_nms)
+        other = type(detector).places is not Detector.places and done.opencv == UNREAD and not arguments.no_nms
         console.out(
             f"wrote {done.path} ({done.path.stat().st_size / 1e6:.1f} MB, exporter '{done.exporter}'): on {done.images} real images"
             f" onnxruntime finds the same {done.boxes} boxes (IoU ≥ {SAME_IOU}, scores within {SAME_SCORE});"
-            f" OpenCV's DNN module {done.opencv}"
+            f" OpenCV's DNN module {done.opencv}{'; `--no-nms` writes the form that it reads' if other else ''}"
         )
         return {**vars(done), "path": str(done.path)}
 

@@ -39,6 +39,8 @@ class Propose:
         parser.add_argument("--limit", type=int, default=0, metavar="N", help="at most N images")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        if arguments.limit < 0:
+            raise UsageError(f"--limit {arguments.limit}: at least 1, or 0 for all")
         dataset = console.workspace.dataset(arguments.name)
         recipe = definition.load(dataset)
         source = arguments.source or recipe.annotate.proposer
@@ -76,7 +78,12 @@ def _report(name: str, proposer: Proposer, tally: Tally, console: Console) -> di
     for sha256, reason in tally.failures.items():
         console.say(f"{sha256[:12]}: {reason}")
     replaced = f", {tally.replaced} earlier ones replaced" if tally.replaced else ""
-    console.out(f"{proposer.name}: {tally.proposals} proposals on {tally.images} images{replaced}; `boxwright review {name}` shows them")
+    if not tally.images:
+        console.out(f"nothing waits: every kept image of {name} has its verdict, so {proposer.name} had nothing to look at")
+    else:
+        console.out(
+            f"{proposer.name}: {tally.proposals} proposals on {tally.images} images{replaced}; `boxwright review {name}` shows them"
+        )
     return {
         "proposer": proposer.name,
         "threshold": proposer.threshold,

@@ -12,6 +12,7 @@ from annotate.state import Labels, current
 from collect import definition
 from collect.console import Console
 from collect.definition import Definition
+from collect.errors import UsageError
 from collect.files import write_atomic
 from collect.ledger import Ledger
 from collect.records import ImageRecord
@@ -36,6 +37,10 @@ class Queue:
         parser.add_argument("--apply", action="store_true", help="with --suggest: write that diff into dataset.toml")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        if arguments.top < 0:
+            raise UsageError(f"--top {arguments.top}: at least 1, or 0 for all")
+        if arguments.apply and not arguments.suggest:
+            raise UsageError(f"--apply writes what --suggest found: `boxwright queue {arguments.name} --suggest --apply`")
         dataset = console.workspace.dataset(arguments.name)
         recipe = definition.load(dataset)
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
@@ -50,9 +55,27 @@ class Queue:
         ranked = [entry.to_json() for entry in look(scene, waiting, run, arguments.device, console)][: arguments.top or None]
         if not console.dry_run:
             write_atomic(dataset.folder / "queue.json", json.dumps(ranked, ensure_ascii=False, indent=1) + "\n")
-        rows = [(place, entry["image"][:12], float(entry["score"]), entry["reason"]) for place, entry in enumerate(ranked[:_SHOWN], 1)]
-        console.table(("", "image", "score", "why"), rows, title=f"{len(ranked)} images wait")
+        if not records:
+            console.out(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
+        else:
+            _tell(dataset, ranked, run, len(waiting), console)
         return {"images": len(ranked), "run": run, "path": str(dataset.folder / "queue.json"), "queue": ranked}
+
+
+def _tell(dataset: Dataset, ranked: list[dict[str, Any]], run: str, num_waiting: int, console: Console) -> None:
+    if not num_waiting:
+        console.out(
+            f"nothing waits: every kept image of {dataset.name} has its verdict; `boxwright audit {dataset.name}` looks for errors in them"
+        )
+        return
+    shown = ranked[:_SHOWN]
+    rows = [(place, entry["image"][:12], float(entry["score"]), entry["reason"]) for place, entry in enumerate(shown, 1)]
+    part = f", the first {len(shown)}" if len(shown) < num_waiting else ""
+    console.table(("", "image", "score", "why"), rows, title=f"{num_waiting:,} images wait{part}")
+    whose = (
+        f"ordered by what {run} sees in them" if run else "ordered without a model, for there is no champion yet; --run RUN takes another"
+    )
+    console.out(f"{whose}. `boxwright review {dataset.name}` shows them in this order")
 
 
 def _champion_run(dataset: Dataset) -> str:
@@ -88,7 +111,9 @@ def _suggest(dataset: Dataset, recipe: Definition, stock: starving.Stock, consol
     diff = starving.change(dataset, hungers, apply=applied)
     for hunger in hungers:
         shown = f", AP {hunger.ap:.3f}" if hunger.ap is not None else ""
-        console.out(f"{hunger.name} starves: {hunger.boxes} boxes, {hunger.images} images{shown}")
+        console.out(f"{hunger.name} starves: {hunger.boxes:,} boxes; {hunger.images:,} images collected for it{shown}")
+    if not hungers:
+        console.out("no class starves: none has under half of the median class's boxes")
     for row in dry:
         console.out(f"the query '{row['query']}' ({row['class']}) brought nothing from {row['source']} in {row['pages']} pages")
     console.out(diff or "dataset.toml needs no change")

@@ -29,7 +29,9 @@ class Retrain:
         if console.dry_run:
             made = make_release(dataset, definition.load(dataset), ReleaseOptions(arguments.allow_unreviewed, dry_run=True))
             now = champion.read(dataset)
-            console.out(f"would train on {made.version} and compare with {now.run if now else 'no champion yet'}")
+            best = None if now else champion.best_finished_run(dataset)
+            other = f"{best.path.name}, the best run so far" if best else "nothing: it becomes the first champion"
+            console.out(f"would train on {made.version} and compare with {now.run if now else other}")
             return {"release": made.version, "champion": now.run if now else None}
         options = given_settings(arguments)
         request = Request(

@@ -11,6 +11,7 @@ from annotate.journal import Journal, Verdict
 from annotate.state import current
 from collect import definition
 from collect.console import Console
+from collect.definition import Definition
 from collect.ledger import Ledger
 from collect.records import State
 from collect.report import explain
@@ -30,9 +31,9 @@ class Status:
         with Ledger(dataset.ledger) as ledger:
             counts = ledger.counts()
             images = {state.value: ledger.num_images(state) for state in (State.KEPT, State.QUARANTINED, State.REVOKED)}
-            kept = [(entry.name, ledger.num_images(State.KEPT, entry.name), entry.quota or "–") for entry in described.classes]
+            collected = {entry.name: ledger.num_images(State.KEPT, entry.name) for entry in described.classes}
             losses = explain(ledger) if arguments.why else []
-        labels = _labels(dataset)
+        labels = _labels(dataset, described)
         champion = json.loads(dataset.champion.read_text()) if dataset.champion.is_file() else None
         result = {
             "states": counts.states,
@@ -40,18 +41,41 @@ class Status:
             "images": images,
             "reviewed": labels["verdicts"],
             "boxes": labels["boxes"],
+            "classes": {
+                entry.name: {
+                    "collected": collected[entry.name],
+                    "quota": entry.quota,
+                    "images": labels["images_of"][entry.name],
+                    "boxes": labels["boxes_of"][entry.name],
+                }
+                for entry in described.classes
+            },
             "releases": dataset.release_names(),
             "champion": champion,
         }
-        console.table(("URLs", "count"), list(counts.states.items()), title=dataset.name)
-        console.table(("class", "images kept", "quota"), kept)
-        console.table(("review", "images"), list(labels["verdicts"].items()))
+        if counts.states:
+            console.table(("URLs", "count"), list(counts.states.items()), title=dataset.name)
+        rows = [
+            (entry.name, collected[entry.name], entry.quota or "–", labels["images_of"][entry.name], labels["boxes_of"][entry.name])
+            for entry in described.classes
+        ]
+        # An imported image was collected for no class: without the labelled ones beside it, 0 of a quota would read as a loss.
+        console.table(("class", "collected", "quota", "images with it", "boxes"), rows, title="" if counts.states else dataset.name)
+        if labels["verdicts"]:
+            console.table(("review", "images"), list(labels["verdicts"].items()))
         console.out(
             f"{images['KEPT']:,} images, {labels['boxes']:,} boxes; releases: {', '.join(result['releases']) or 'none'}; "
             f"champion: {champion['run'] if champion else 'none'}"
         )
+        console.out(f"next: {_next(dataset.name, labels['verdicts'], result['releases'], champion is not None)}")
         if arguments.why:
             result["why"] = losses
+            if not losses:
+                console.out(
+                    "no URL was lost"
+                    if counts.states
+                    else "no URL was ever asked for: the images were imported, or nothing was collected yet"
+                )
             for loss in losses:
                 console.out(f"\n{loss['state']}({loss['reason']}): {loss['count']:,} – {loss['sentence']}")
                 for example in loss["examples"]:
@@ -60,8 +84,21 @@ class Status:
         return result
 
 
-def _labels(dataset: Dataset) -> dict[str, Any]:
+def _next(name: str, verdicts: dict[str, int], releases: list[str], has_champion: bool) -> str:
+    """The step that the loop stands at, as a command."""
+    if not verdicts:
+        return f"`boxwright collect {name}`, or `boxwright import {name} PATH --format …`"
+    if waiting := verdicts.get(Verdict.PENDING, 0) + verdicts.get(Verdict.NEEDS_BOXES, 0):
+        return f"`boxwright review {name}`, where {waiting:,} images wait"
+    if has_champion:
+        return f"more images (`boxwright collect {name}`) or fewer errors (`boxwright audit {name}`), then `boxwright retrain {name}`"
+    return f"`boxwright train {name}`" if releases else f"`boxwright release {name}`"
+
+
+def _labels(dataset: Dataset, described: Definition) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
+    images_of: Counter[str] = Counter()
+    boxes_of: Counter[str] = Counter()
     boxes = 0
     with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
         state = current(journal)
@@ -70,9 +107,13 @@ def _labels(dataset: Dataset) -> dict[str, Any]:
         labelled = [state[sha256] for (sha256,) in kept if sha256 in state]
         for entry in labelled:
             verdicts[entry.verdict] += 1
+            found = Counter(kind.name for box in entry.present() if (kind := described.current(box.category)))
             boxes += len(entry.present())
+            boxes_of.update(found)
+            images_of.update(found.keys())
         verdicts[Verdict.PENDING] += ledger.num_images() - len(labelled)
-    return {"verdicts": {verdict: number for verdict, number in verdicts.items() if number}, "boxes": boxes}
+    shown = {verdict: number for verdict, number in verdicts.items() if number}
+    return {"verdicts": shown, "boxes": boxes, "images_of": images_of, "boxes_of": boxes_of}
 
 
 STATUS = Status()

@@ -43,6 +43,15 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
 }
 
 
+#: setting -> what its 0 or "" stands for, before the run has begun
+_WHEN_IT_BEGINS = {
+    "image_size": "the detector's own", "crop_px": "whole images", "weights_origin": "known when it begins",
+    "batch_size": "the detector's own", "learning_rate": "the detector's own", "warmup_steps": "50",
+    "clip_norm": "the detector's own", "time_budget_s": "none", "patience": "never stops early", "eval_every": "about ten in all",
+    "workers": "by the device", "threads": "as many as are free",
+}  # fmt: skip
+
+
 def add_settings(parser: ArgumentParser, *without: str) -> None:
     """Every setting of a training as an option; `retrain` takes the same, without the release, which it makes itself."""
     for option, (setting, kind, text) in _SETTINGS.items():
@@ -69,19 +78,40 @@ class Train:
         parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
-        from train.fitting.run import train_run, what_would_be_done
+        from train.fitting.run import TrainingInterruptedError, train_run, what_would_be_done
 
         options = given_settings(arguments) | ({"resume": arguments.resume} if arguments.resume else {})
         if console.dry_run:
             plan = what_would_be_done(console.workspace, arguments.name, options)
-            console.table(["setting", "value"], [[key, str(value)] for key, value in plan.items()])
+            console.table(["setting", "value"], [[key, _planned(key, value)] for key, value in plan.items()])
             return {"plan": plan}
-        result = train_run(console.workspace, arguments.name, options, console)
-        for split in ("val", "test"):
-            if stats := result["metrics"].get(split):
-                console.table(["number", split], [[key, value] for key, value in stats.items()])
-        console.out(f"{result['path']}")
+        try:
+            result = train_run(console.workspace, arguments.name, options, console)
+        except TrainingInterruptedError as stop:
+            raise KeyboardInterrupt(f"`boxwright train {arguments.name} --resume {stop.run}` goes on from there.") from stop
+        _tell(arguments.name, result, console)
         return result
+
+
+def _tell(name: str, result: dict[str, Any], console: Console) -> None:
+    judged: dict[str, dict[str, float]] = {split: stats for split in ("val", "test", "train") if (stats := result["metrics"].get(split))}
+    if judged:
+        # pycocotools writes -1 where there is no box of that size
+        rows = [[name, *(s[name] if s[name] >= 0 else "–" for s in judged.values())] for name in next(iter(judged.values()))]
+        console.table(["number", *judged], rows)
+    if list(judged) == ["train"]:
+        console.out("val and test are empty, so these are numbers on the images it was trained on: no measure of others")
+    run = f"{name}/{result['run']}"
+    console.out(f"{result['path']}; `boxwright evaluate {run}` tells it by class, `boxwright detect {run} PATH` puts it to use")
+
+
+def _planned(setting: str, value: Any) -> str:
+    """A setting as a person reads it: what is decided when the run begins is said so."""
+    if setting == "categories":
+        return ", ".join(entry["name"] for entry in value)
+    if (setting in _WHEN_IT_BEGINS and value in (0, "")) or value == -1:
+        return _WHEN_IT_BEGINS.get(setting, "the detector's own")
+    return "–" if value == "" else str(value)
 
 
 TRAIN = Train()

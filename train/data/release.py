@@ -38,6 +38,10 @@ class Release:
         """The number of images in a split."""
         return len(self.splits[split].image_ids_I)
 
+    def has_boxes(self, split: str) -> bool:
+        """Whether a split has a box that a detector can find or miss: without one its AP is -1, which ranks nothing."""
+        return bool((~self.splits[split].iscrowd_A.astype(bool)).any())
+
 
 def open_release(dataset: Dataset, version: str = "") -> Release:
     """A release of `dataset`; "" = the newest.
@@ -81,6 +85,7 @@ def check_trainable(release: Release) -> list[str]:
         for category, count in zip(train.categories, images_C, strict=True)
         if not count
     ]
-    if not release.size_of("val"):
-        warnings.append("the val split is empty: the last weights are kept, not the best")
+    if not release.has_boxes("val"):
+        what = "has no boxes" if release.size_of("val") else "is empty"
+        warnings.append(f"the val split {what}: the last weights are kept, not the best")
     return warnings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -18,13 +19,13 @@ import orjson
 
 from collect import definition
 from collect.console import Console
-from collect.errors import UsageError, unknown_name
+from collect.errors import NotFoundError, UsageError, unknown_name
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
 from train.data.release import Release, check_trainable, open_release
 from train.detectors.detector import Detector, find_detector
 from train.detectors.two_phase import TwoPhase
-from train.fitting import config, crops
+from train.fitting import checkpoint, config, crops
 from train.fitting.config import TrainConfig
 from train.fitting.crops import Crops
 from train.fitting.fit import Fit, State, Validate, fit
@@ -38,6 +39,14 @@ logger = logging.getLogger(__name__)
 
 Options = Mapping[str, Any]
 JUDGED = ("val", "test")
+
+
+class TrainingInterruptedError(KeyboardInterrupt):
+    """A training that was stopped; `run` can be gone on with. Whoever called for it says by which command."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__()
+        self.run = run
 
 
 def train_run(
@@ -62,6 +71,7 @@ def train_run(
 
     Raises:
         NotFoundError, UsageError, TrainingError: see :mod:`train.fitting.fit`.
+        TrainingInterruptedError: asked to stop.
     """
     dataset = workspace.dataset(name)
     with joined(str(options.get("device", "auto"))) as ranks:
@@ -81,9 +91,14 @@ def train_run(
             run_path = _new_run_path(dataset, settings, ranks)
         with exclusive(dataset.locks / f"{run_path.name}-{ranks.rank}", f"train {run_path.name}"):
             told = None if quiet else console
-            if shown:
-                prepare = _taught(shown, settings, run_path if ranks.first else None, prepare, told)
-            return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), told)
+            try:
+                if shown:
+                    prepare = _taught(shown, settings, run_path if ranks.first else None, prepare, told)
+                return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), told)
+            except (UsageError, NotFoundError):
+                if ranks.first and not resume and not checkpoint.path_of(run_path, checkpoint.LAST).is_file():
+                    shutil.rmtree(run_path, ignore_errors=True)  # a wrong word begins no run: the lists of runs would name it
+                raise
 
 
 def _settings(dataset: Dataset, options: Options) -> TrainConfig:
@@ -167,13 +182,12 @@ def _run(run_path: Path, settings: TrainConfig, release: Release, ranks: Ranks, 
     live = console is not None and not console.quiet and sys.stderr.isatty()
     progress = Progress(run_path if ranks.first else None, say, live, settings.tensorboard and ranks.first)
     device = str(ranks.device)
-    validate = _validator(release, device) if release.size_of("val") else None
+    validate = _validator(release, device) if release.has_boxes("val") else None
     say(f"training {run_path.name} on {device}")
     try:
         state, settled = fit(settings, release, run_path, ranks, Fit(how.resume, how.prepare, validate, progress))
-    except KeyboardInterrupt:
-        say(f"stopped; `boxwright train {release.dataset} --resume {run_path.name}` goes on from here")
-        raise
+    except KeyboardInterrupt as stop:
+        raise TrainingInterruptedError(run_path.name) from stop
     if not ranks.first:
         return {"run": run_path.name, "path": str(run_path), "metrics": {}}
     say(f"weights it began with: {settled.weights_origin}")
@@ -227,7 +241,8 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
         write_atomic(run_path / f"detections-{split}.json", orjson.dumps(found))
         evaluation = evaluate(release.documents[split], found)
         metrics[split] = dict(zip(STAT_NAMES, evaluation.stats, strict=True))
-        metrics.setdefault("threshold", evaluation.best.threshold)
+        if metrics.get("threshold") is None:
+            metrics["threshold"] = evaluation.best.threshold
     write_atomic(run_path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 _WIDTH, _HEIGHT = 460, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 42
 _COLOURS = 8
+_FEWEST_TICKS = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class _Scale:
     def ticks(self) -> list[float]:
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            return [m * 10.0**p for p in powers for m in (1, 2, 5) if self.low <= m * 10.0**p <= self.high]
+            told = [m * 10.0**p for p in powers for m in (1, 2, 5) if self.low <= m * 10.0**p <= self.high]
+            if len(told) >= _FEWEST_TICKS:
+                return told  # else the values lie close together, and one tick says nothing
         span = self.high - self.low
         step = 10.0 ** math.floor(math.log10(span / 4))
         step *= next(factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= 6)

@@ -44,9 +44,33 @@ def crown(dataset: Dataset, run: str, release: str, ap: float | None, *, forced:
     return champion
 
 
-def newest_finished_run(dataset: Dataset, but: str = "") -> Path | None:
-    """The finished run (it has metrics and a checkpoint) that ended last, other than the one named `but`."""
+@dataclass(frozen=True)
+class Finished:
+    """A run that has metrics and a checkpoint; `ap` on `split`, which is val where that has boxes."""
+
+    path: Path
+    release: str
+    split: str
+    ap: float
+    test_ap: float | None
+
+
+def best_finished_run(dataset: Dataset, but: str = "") -> Finished | None:
+    """The best of the finished runs on the newest release that has any, other than the one named `but`.
+
+    The best, not the newest: after a `compare` that would be whichever detector was named last.
+    """
     finished = [
-        path for path in dataset.runs.glob("*/metrics.json") if path.parent.name != but and any(path.parent.glob("checkpoints/*.pt"))
+        _finished(path)
+        for path in dataset.runs.glob("*/metrics.json")
+        if path.parent.name != but and any(path.parent.glob("checkpoints/*.pt"))
     ]
-    return max(finished, key=lambda path: path.stat().st_mtime).parent if finished else None
+    return max(finished, key=lambda run: (run.release, run.ap, run.path.name)) if finished else None
+
+
+def _finished(path: Path) -> Finished:
+    metrics = json.loads(path.read_bytes())
+    split = next((name for name in ("val", "test", "train") if metrics.get(name, {}).get("AP", -1.0) >= 0), "")
+    return Finished(
+        path.parent, str(metrics["release"]), split, float(metrics.get(split, {}).get("AP", -1.0)), metrics.get("test", {}).get("AP")
+    )

@@ -141,7 +141,8 @@ def weak_slices(release: Release, records: Mapping[str, ImageRecord], results: S
             groups.setdefault(name_of(row), []).append(row)
         for name, members in groups.items():
             recall, high = float(found_A[members].mean()), _wilson_high(int(found_A[members].sum()), len(members))
-            if name and len(members) >= LEAST_BOXES and high < overall:
+            part = LEAST_BOXES <= len(members) < len(counted)
+            if name and part and high < overall:
                 rows.append({"cut": cut, "slice": name, "recall": recall, "overall": overall, "boxes": len(members)})
     return sorted(rows, key=lambda row: (row["recall"], row["slice"]))
 
@@ -155,4 +156,6 @@ def _wilson_high(hits: int, total: int, z: float = 1.96) -> float:
     """Upper end of Wilson's interval of a share (Wilson 1927)."""
     share = hits / total
     centre = share + z * z / (2 * total)
+    if hits == total:
+        return 1.0  # rounding would put it below a whole that is found as well
     return float((centre + z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))) / (1 + z * z / total))

@@ -35,6 +35,8 @@ from collect.errors import RefusedError
 POWER = 0.8
 #: The gain that the needed size is stated for where none was seen: one AP point.
 WORTHWHILE = 0.01
+#: How many classes the sentence of a verdict names.
+_NAMED = 3
 
 
 class Finding(StrEnum):
@@ -139,13 +141,13 @@ def decide(evidence: Evidence, policy: Policy = Policy()) -> Verdict:
     overall = evidence.overall
     low, high = overall.bounds(policy.alpha)
     fallen = fallen_classes(evidence.classes, policy)
-    shown = f"ΔAP {_points(overall.value)} [{_points(low)}, {_points(high)}]"
+    shown = f"ΔAP {_points(overall.value)} points [{_points(low)} to {_points(high)}]"
     finding = _finding(low, high, fallen, policy)
     words = {
         Finding.BETTER: f"promoted: {shown}, better",
         Finding.NOT_WORSE: f"promoted: {shown}, not worse by more than the {_ap(policy.epsilon)} that dataset.toml allows",
         Finding.WORSE: f"kept out: {shown}, worse",
-        Finding.CLASS_FELL: f"kept out: {', '.join(fallen)} fell significantly; {shown}",
+        Finding.CLASS_FELL: f"kept out: {_fell(fallen, len(evidence.classes))} fell significantly; {shown}",
     }
     told = Verdict(
         promoted=finding in {Finding.BETTER, Finding.NOT_WORSE},
@@ -202,6 +204,13 @@ def fallen_classes(classes: Mapping[str, Difference], policy: Policy) -> tuple[s
     return tuple(fallen)
 
 
+def _fell(fallen: tuple[str, ...], num_classes: int) -> str:
+    """The classes that fell; of many the surest, for the verdict's table marks each."""
+    if len(fallen) <= _NAMED + 1:
+        return ", ".join(fallen)
+    return f"{len(fallen)} of {num_classes} classes ({', '.join(fallen[:_NAMED])} and {len(fallen) - _NAMED} more)"
+
+
 def _points(share: float) -> str:
     """A signed share of 1 in AP points, as people say it."""
     return f"{100 * share:+.2f}"
@@ -225,11 +234,14 @@ def check_frozen(
     lost = before - now - set(revoked)
     leaked = now & set(champion_seen)
     if not now:
-        raise RefusedError("the release has no test images, so nothing can be compared; give [split] test a share and release again")
+        raise RefusedError(
+            "the release has no test images, so nothing can be compared; give [split] test a share, add "
+            "images (those that were imported with a split keep it), and release again"
+        )
     if lost:
         raise RefusedError(
             f"the test set changed: {len(lost)} of its {len(before)} images are gone (such as {min(lost)[:12]}); it is frozen. "
-            "Put them back, or start anew with `boxwright retrain NAME --force`, which is recorded"
+            "Put them back, or begin anew with `boxwright retrain … --force`, which is recorded"
         )
     if leaked:
         raise RefusedError(

@@ -190,16 +190,18 @@ def _progress(dataset: Dataset, request: Request, console: Console) -> Progress:
 
 
 def _champion(dataset: Dataset, console: Console, own_run: str) -> Champion | None:
-    """The champion; where there is none yet, the newest finished run (but not this retrain's own) is made it, and that is said."""
+    """The champion; where there is none yet, the best finished run (but not this retrain's own) is made it, and that is said."""
     champion = champions.read(dataset)
     if champion is None:
-        path = champions.newest_finished_run(dataset, but=own_run)
-        if path is None:
+        best = champions.best_finished_run(dataset, but=own_run)
+        if best is None:
             console.say(f"{dataset.name} has no champion and no finished run: what is trained now becomes the first champion")
             return None
-        metrics = json.loads((path / "metrics.json").read_bytes())
-        champion = champions.crown(dataset, path.name, str(metrics["release"]), metrics.get("test", {}).get("AP"))
-        console.say(f"{dataset.name} had no champion yet: its newest run, {path.name}, is the champion now")
+        champion = champions.crown(dataset, best.path.name, best.release, best.test_ap)
+        console.say(
+            f"{dataset.name} had no champion yet: the best of its runs on {best.release}, {champion.run}"
+            f" (AP {best.ap:.3f} on {best.split or 'nothing'}), is the champion now"
+        )
     if not (dataset.runs / champion.run / "config.json").is_file():
         raise NotFoundError(
             f"the champion {champion.run} is not in {dataset.runs}; put it back, or remove {dataset.champion} to begin anew"

@@ -1,8 +1,9 @@
 """Back to `collect`: which classes and queries starve, as a change of dataset.toml that a person accepts.
 
-A class starves where it has under half of the median class's boxes (or none). For it the quota is raised in proportion to
-what it lacks, and queries are added that are not in the file yet: its synonyms, and those that the planner found by itself
-and that brought images. A query that brought nothing over several pages is reported, not removed.
+A class starves where it has under half of the median class's boxes (or none). For it a quota that is met is raised in
+proportion to what it lacks (one that is not met asks for more already, and would grow each time it is looked at), and queries
+are added that are not in the file yet: its synonyms, and those that the planner found by itself and that brought images. A
+query that brought nothing over several pages is reported, not removed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def hungry(definition: Definition, stock: Stock) -> list[Hunger]:
 def _hunger(entry: ObjectClass, stock: Stock, wanted: float) -> Hunger:
     boxes, images = stock.boxes.get(entry.name, 0), stock.images.get(entry.name, 0)
     times = min(MOST_TIMES, wanted / max(boxes, 1)) if wanted else 1.0
-    quota = max(entry.quota, ceil(max(images, entry.quota) * max(times, 1.0))) if entry.quota else 0
+    quota = ceil(images * max(times, 1.0)) if 0 < entry.quota <= images else entry.quota
     return Hunger(entry.name, boxes, images, stock.aps.get(entry.name), entry.quota, quota, _new_queries(entry, stock.queries))
 
 

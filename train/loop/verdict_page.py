@@ -68,7 +68,8 @@ def class_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, row in result.get("classes", {}).items():
         low, high = row["interval"]
-        numbers = (f"{row['champion_ap']:.3f}", f"{row['challenger_ap']:.3f}", f"{row['delta_ap']:+.3f}")
+        fell = " (fell)" if name in result.get("fallen", ()) else ""
+        numbers = (f"{row['champion_ap']:.3f}", f"{row['challenger_ap']:.3f}", f"{row['delta_ap']:+.3f}{fell}")
         boxes = f"{row['boxes']}" if row.get("judged", True) else f"{row['boxes']} (too few to judge)"
         rows.append((name, *numbers, f"{low:+.3f} to {high:+.3f}", boxes))
     return rows

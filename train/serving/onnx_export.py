@@ -41,6 +41,9 @@ SAME_IOU, SAME_SCORE = 0.99, 1e-3
 SCORE_LEAST = 0.05
 _OUTPUTS = ("boxes", "scores", "labels")
 
+#: what is said of a file that OpenCV's importer stumbles over
+UNREAD = "does not read it"
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -222,11 +225,14 @@ def _tied(scores: Floats, found_scores: Floats) -> bool:
 
 def _opencv(path: Path, inputs: list[Floats], expected: list[Answer]) -> str:
     """Whether OpenCV's DNN module reads the file and finds the same boxes, in words."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # else its own words come before ours
     try:
         _compared(_with_opencv(path, _OUTPUTS[: len(expected[0])]), inputs, expected)
     except cv2.error as error:
-        why = " ".join(str(error.err).split())
-        return f"does not read it ({why[:80]})"
+        logger.info("OpenCV does not read %s: %s", path, " ".join(str(error.err).split()))
+        return UNREAD
     except _Mismatch as error:
         return f"reads it but finds other boxes: {error}"
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     return "reads it and finds the same boxes"

@@ -20,7 +20,7 @@ VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture, RGB and upright. `name` is unique; `place` the frame's number in a video, -1 for a picture."""
+    """One picture, RGB and upright. `name` counts from the folder given; `place` is the frame's number in a video, -1 for a picture."""
 
     source: str
     name: str
@@ -42,7 +42,7 @@ def frames(words: list[str], seconds: float = 0.0) -> Iterator[Frame | Unreadabl
     `seconds` bounds the time a camera is read, 0 = until it ends.
 
     Raises:
-        NotFoundError: no such file.
+        NotFoundError: no such file, or no picture in a folder.
         UsageError: a file is neither picture nor video.
         MissingServiceError: the camera or video cannot be opened.
     """
@@ -52,9 +52,11 @@ def frames(words: list[str], seconds: float = 0.0) -> Iterator[Frame | Unreadabl
             continue
         path = Path(word)
         if path.is_dir():
-            for file in sorted(path.rglob("*")):
-                if file.suffix.lower() in IMAGES:
-                    yield _picture(file, str(file.relative_to(path)))
+            files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGES]
+            if not files:
+                raise NotFoundError(f"there is no picture in {word} ({', '.join(sorted(IMAGES))}); a video is named by itself")
+            for file in files:
+                yield _picture(file, str(file.relative_to(path)))
         elif not path.is_file():
             raise NotFoundError(f"there is no {word}")
         elif path.suffix.lower() in VIDEOS:

@@ -20,6 +20,7 @@ import torch
 from boxwright import main
 from collect.errors import CorruptError, NotFoundError, TrainingError, UsageError
 from collect.workspace import Dataset, Workspace
+from train.data.release import check_trainable, open_release
 from train.detectors.detector import Batch, Detector
 from train.fitting import checkpoint, config, weights
 from train.fitting.fit import State
@@ -174,6 +175,17 @@ def test_resume__of_a_finished_run_only_judges_again(make_release: MakeRelease, 
         train_run(workspace, "shapes", {"resume": first["run"], "epochs": 5})
 
 
+def test_val_without_boxes__the_last_weights_count_and_patience_does_not(make_release: MakeRelease, workspace: Workspace) -> None:
+    dataset = make_release()
+    val = dataset.release_path("v001") / "val.json"
+    val.write_text(json.dumps(json.loads(val.read_text()) | {"annotations": []}))
+    assert "the val split has no boxes: the last weights are kept, not the best" in check_trainable(open_release(dataset))
+    options = {**SMALL, "epochs": 3, "eval_every": 1, "patience": 1, "device": "cpu"}
+    metrics = train_run(workspace, "shapes", options)["metrics"]
+    assert metrics["epochs"] == 3, "an AP of -1 is no epoch without progress"
+    assert (workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-1" / "checkpoints" / "best.pt").is_file()
+
+
 def test_interrupt__keeps_a_checkpoint(make_release: MakeRelease, workspace: Workspace) -> None:
     make_release(train=24)
     running = subprocess.Popen(
@@ -185,7 +197,8 @@ def test_interrupt__keeps_a_checkpoint(make_release: MakeRelease, workspace: Wor
     running.send_signal(signal.SIGINT)
     _, words = running.communicate(timeout=120)
     assert running.returncode == 130, words
-    assert "`boxwright train shapes --resume v001-fcos_mobilenet_v2-1` goes on from here" in words
+    assert "`boxwright train shapes --resume v001-fcos_mobilenet_v2-1` goes on from there" in words
+    assert "Run the same command" not in words, "that would begin a second run"
     assert last(workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-1")["state"]["step"] >= 6
 
 
@@ -371,6 +384,10 @@ def test_unknown_things(make_release: MakeRelease, workspace: Workspace) -> None
         ({"sampling": "fair"}, UsageError, "unknown sampling 'fair'"),
         ({"lerning_rate": 1.0}, UsageError, "did you mean 'learning_rate'"),
         ({"epochs": 0}, UsageError, "at least 1"),
+        ({"learning_rate": -1.0}, UsageError, "--lr -1: more than 0"),  # it would climb the loss
+        ({"image_size": -5}, UsageError, "--image-size -5"),
+        ({"mosaic": 1.5}, UsageError, "--mosaic 1.5: a chance"),
+        ({"ema_decay": 1.0}, UsageError, "--ema 1: below 1"),
         ({"device": "tpu9"}, UsageError, "unknown device"),
         ({"resume": "v001-none-1"}, NotFoundError, "unknown run"),
         ({"freeze": 9}, UsageError, "has 5 stages"),
@@ -381,6 +398,7 @@ def test_unknown_things(make_release: MakeRelease, workspace: Workspace) -> None
     for options, kind, words in cases:
         with pytest.raises(kind, match=words):
             train_run(workspace, "shapes", {**SMALL, "epochs": 1, **options})
+    assert not list((workspace.runs / "shapes").glob("*")), "a wrong word begins no run"
     assert what_would_be_done(workspace, "shapes", {"epochs": 4})["epochs"] == 4
 
 

@@ -56,6 +56,8 @@ def test_weak_slices__a_class_that_is_missed(tmp_path):
     assert (weak["cut"], weak["slice"], weak["boxes"]) == ("class", "dog", 40)
     assert weak["recall"] == 0.1 and weak["overall"] == 0.55
     assert weak_slices(release, {}, []) == []
+    every = [{"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 0.9} for a in annotations]
+    assert weak_slices(release, {}, every) == [], "nothing is weak where all is found"
 
 
 RESULT = {

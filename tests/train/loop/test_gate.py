@@ -44,6 +44,16 @@ def test_findings(value, spread, epsilon, finding, promoted):
     assert verdict.reason.startswith("promoted: ΔAP" if promoted else "kept out: ΔAP")
 
 
+def test_many_classes_that_fell__the_sentence_stays_one():
+    names = [f"class {k:02d}" for k in range(20)]
+    verdict = decide(evidence(0.02, 0.005, **{n: difference(-0.2 if k < 14 else 0.03, 0.02, 40, seed=k) for k, n in enumerate(names)}))
+    assert set(verdict.fallen) == set(names[:14])
+    assert "14 of 20 classes (" in verdict.reason and "and 11 more) fell significantly" in verdict.reason
+    assert len(verdict.reason) < 140
+    few = decide(evidence(0.02, 0.005, **{n: difference(-0.2 if k < 4 else 0.03, 0.02, 40, seed=k) for k, n in enumerate(names)}))
+    assert all(name in few.reason for name in names[:4])
+
+
 def test_too_small__says_how_many_boxes_it_takes():
     """A true gain g is shown with a chance of .8 once the spread is g / (1.960 + 0.842)."""
     verdict = decide(evidence(0.012, 0.02))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import boxwright
-from annotate.journal import Journal, Kind, Status, box_event, new_box_id
+from annotate.journal import Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
 from collect import definition
 from train.loop.rank import Glance, Known, Weights, cost_s, disagreement, order
 from train.loop.starving import Hunger, Stock, hungry, rewritten
@@ -148,10 +148,31 @@ def test_queue_and_suggest_from_the_command_line(make_dataset, noise, workspace,
     told = json.loads(capsys.readouterr().out)
     assert [row["class"] for row in told["starving"]] == ["hen"]
     assert dataset.definition.read_text() == before
-    assert "-quota = 200" in told["diff"] and "+quota = 600" in told["diff"] and '+queries = ["hen", "chicken"]' in told["diff"]
+    assert '+queries = ["hen", "chicken"]' in told["diff"]
+    assert "quota = 600" not in told["diff"], "a quota of 200 with no image collected asks for more already"
     assert boxwright.main(["queue", "pets", "--suggest", "--apply", *words]) == 0
     assert json.loads(capsys.readouterr().out)["diff"] == told["diff"]
     hen = definition.load(dataset).class_named("hen")
-    assert (hen.quota, hen.queries) == (600, ("hen", "chicken"))
+    assert (hen.quota, hen.queries) == (200, ("hen", "chicken"))
     assert boxwright.main(["queue", "pets", "--suggest", *words]) == 0
-    assert json.loads(capsys.readouterr().out)["diff"].count("+queries") == 0, "accepted once, not proposed again"
+    assert not json.loads(capsys.readouterr().out)["diff"], "accepted once, not proposed again"
+
+
+def test_what_the_queue_tells(make_dataset, noise, workspace, capsys, monkeypatch):
+    monkeypatch.setattr("train.fitting.weights.imagenet_mobilenet_v2", lambda: None)  # the histogram: nothing is downloaded
+    dataset, records = make_dataset("pets", ["cat"], [noise(0)])
+    root = ["--root", str(workspace.root)]
+    assert boxwright.main(["queue", "pets", *root]) == 0
+    told = capsys.readouterr().out
+    assert "1 images wait" in told
+    assert "--run RUN takes another" in told
+    assert boxwright.main(["queue", "pets", "--apply", *root]) == 2
+    assert "--suggest --apply" in capsys.readouterr().err
+    assert boxwright.main(["queue", "pets", "--top", "-3", *root]) == 2
+    capsys.readouterr()
+    with Journal(dataset.labels) as journal:
+        journal.append([verdict_event("reviewer:a", records[0].sha256, Verdict.ACCEPTED)])
+    assert boxwright.main(["queue", "pets", *root]) == 0
+    told = capsys.readouterr().out
+    assert "nothing waits" in told
+    assert "━" not in told, "no table without rows"

@@ -18,6 +18,7 @@ from collect.ledger import Ledger
 from collect.records import Reason, State
 from train.fitting import run as runs
 from train.loop import champion as champions
+from train.loop.champion import best_finished_run
 from train.loop.retrain import STATE, Request, retrain
 
 QUICK = {"epochs": 1, "image_size": 64, "batch_size": 8, "weights": "none", "device": "cpu"}
@@ -175,7 +176,7 @@ def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_s
     told = capsys.readouterr()
     result = json.loads(told.out)
     assert result["champion_before"] == trained["run"]
-    assert f"its newest run, {trained['run']}, is the champion now" in told.err
+    assert f"the best of its runs on v001, {trained['run']} (AP" in told.err
     assert {"verdict", "delta_ap", "interval"} <= set(result)
     _champion_goes_to_work(shapes_set, unlabelled_shapes(shapes_set, (900, 901)), workspace, capsys)
 
@@ -203,3 +204,20 @@ def _champion_goes_to_work(dataset, fresh, workspace, capsys):
     assert {entry["image"] for entry in told["queue"]} == {record.sha256 for record in fresh}
     dataset.definition.write_text(dataset.definition.read_text().replace('"disc"', '"plate"').replace('"bar"', '"rod"'))
     assert boxwright.main(["propose", "shapes", "--from", f"run:{run}", *words]) == 4, "no category in common"
+
+
+def test_first_champion__is_the_best_run_of_the_newest_release_not_the_last(shapes_set):
+    for run, release, split, ap in (
+        ("a", "v001", "val", 0.9),
+        ("b", "v002", "val", 0.5),
+        ("c", "v002", "test", 0.4),
+        ("d", "v002", "val", 0.7),
+    ):
+        (shapes_set.runs / run / "checkpoints").mkdir(parents=True)
+        (shapes_set.runs / run / "checkpoints" / "best.pt").write_bytes(b"")
+        (shapes_set.runs / run / "metrics.json").write_text(json.dumps({"release": release, split: {"AP": ap}, "train": {"AP": 1.0}}))
+    assert best_finished_run(shapes_set).path.name == "d"
+    assert best_finished_run(shapes_set, but="d").path.name == "b"
+    metrics = {"release": "v002", "val": {"AP": -1.0}, "test": {"AP": 0.8}}
+    (shapes_set.runs / "a" / "metrics.json").write_text(json.dumps(metrics))
+    assert best_finished_run(shapes_set).path.name == "a", "a val split without boxes ranks nothing"

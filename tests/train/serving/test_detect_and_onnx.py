@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from annotate.coco import Category
 from collect.errors import MissingServiceError, NotFoundError, RefusedError, UsageError
+from train.commands.detect import _Work
 from train.detectors.detector import Detections, open_detector
 from train.serving import onnx_export
 from train.serving.draw import draw
@@ -111,6 +113,20 @@ def test_frames__of_folder_file_and_video(tmp_path: Path) -> None:
 def test_frames__of_what_is_none(word: str, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         list(frames([word], 0.1))
+
+
+def test_frames__of_a_folder_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("none")
+    with pytest.raises(NotFoundError, match="no picture in"):
+        list(frames([str(tmp_path)]))
+
+
+def test_detect__equal_names_do_not_replace_each_other(tmp_path: Path) -> None:
+    work = _Work(SimpleNamespace(categories=()), tmp_path, 0.3, dry_run=False)  # type: ignore[arg-type]
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for name in ("a.png", "a.jpg", "sub/a.jpg"):
+        work._write(Frame(name, name, picture), picture)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jpg")) == ["a-2.jpg", "a.jpg", "sub/a.jpg"]
 
 
 def test_draw__marks_the_box_and_leaves_the_picture(tmp_path: Path) -> None:
