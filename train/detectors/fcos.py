@@ -38,7 +38,7 @@ class Fcos(Detector):
     """FCOS on `mobilenet_v2().features`; `strides` says which levels the pyramid has."""
 
     nms_iou = 0.6
-    recipe = Recipe(image_size=416, learning_rate=1.5e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5, freeze=2)
+    recipe = Recipe(image_size=416, learning_rate=3e-3, weight_decay=0.05, batch_size=8, backbone_rate=0.5, freeze=2)
 
     def __init__(self, categories: Sequence[Category], image_size: int, strides: Sequence[int] = (8, 16, 32)) -> None:
         super().__init__(categories, image_size)

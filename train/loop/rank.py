@@ -2,7 +2,7 @@
 
     need    a box that the model expects is worth the more, the rarer its class is among the labelled boxes, (rarest / count) ** need;
             images further up the queue count as labelled, so that no class is served beyond its turn
-    doubt   a box that the model is unsure of brings a little more
+    doubt   of boxes that are needed alike, one that the model is unsure of comes first (more weight than that does harm)
     cost    what counts is an image's mean over its boxes, drawn towards the mean of all images as if it had some boxes more of
             that worth: else images of one box, whose means vary most, would come first and crowded ones last
     new     an image like one that is labelled, or already further up the queue, brings less
@@ -61,14 +61,14 @@ class Weights:
 
     Attributes:
         need: the power by which rare classes are preferred.
-        doubt: worth of a box that the model is quite unsure of, beside the 1 of its being a box.
+        doubt: share by which a box of score one half is worth more than a sure one.
         prior_boxes: average boxes that every image is thought to have besides its own.
         novelty: share of the worth that an image loses by being the very picture of another.
         disagreement: share that it gains where two checkpoints have nothing in common.
     """
 
     need: float = 0.5
-    doubt: float = 0.2
+    doubt: float = 0.02
     prior_boxes: float = 4.0
     novelty: float = 0.5
     disagreement: float = 0.5
@@ -111,7 +111,7 @@ class _Pool:
         for row, glance in enumerate(glances):
             p = np.clip(glance.scores_D, 0, 1)
             np.add.at(self.boxes_NC[row], glance.labels_D, p)
-            np.add.at(self.worth_NC[row], glance.labels_D, p + weights.doubt * 4 * p * (1 - p))
+            np.add.at(self.worth_NC[row], glance.labels_D, p * (1 + weights.doubt * 4 * p * (1 - p)))
         self.costs_N = np.array([cost_s(glance.scores_D) for glance in glances])
         self.apart_N = 1 + weights.disagreement * np.array([glance.disagreement for glance in glances])
         width = max((len(glance.vector) for glance in glances if glance.vector is not None), default=0)
