@@ -65,7 +65,8 @@ def best_finished_run(dataset: Dataset, but: str = "") -> Finished | None:
         for path in dataset.runs.glob("*/metrics.json")
         if path.parent.name != but and any(path.parent.glob("checkpoints/*.pt"))
     ]
-    return max(finished, key=lambda run: (run.release, run.ap, run.path.name)) if finished else None
+    age = {name: place for place, name in enumerate(dataset.release_names())}
+    return max(finished, key=lambda run: (age.get(run.release, -1), run.ap, run.path.name)) if finished else None
 
 
 def _finished(path: Path) -> Finished:
