@@ -65,8 +65,7 @@ def best_finished_run(dataset: Dataset, but: str = "") -> Finished | None:
         for path in dataset.runs.glob("*/metrics.json")
         if path.parent.name != but and any(path.parent.glob("checkpoints/*.pt"))
     ]
-    age = {name: place for place, name in enumerate(dataset.release_names())}
-    return max(finished, key=lambda run: (age.get(run.release, -1), run.ap, run.path.name)) if finished else None
+    return max(finished, key=lambda run: (int(run.release.removeprefix("v")), run.ap, run.path.name)) if finished else None
 
 
 def _finished(path: Path) -> Finished:
