@@ -10,19 +10,18 @@ class's probability.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchvision.models import mobilenet_v2
 from torchvision.ops import box_iou, roi_align
 
 from annotate.boxes import xyxy_from_xywh
 from annotate.coco import Category
 from collect.errors import UsageError
+from train.detectors import mobilenet
 from train.detectors.detector import SCORE_LEAST, Batch, Detector, HeadRows, RawDetections, Recipe
 from train.detectors.face import FaceDetector, find_folder
 from train.fitting import weights as pretrained
@@ -52,8 +51,6 @@ class TwoPhase(Detector):
         offset_seen: pairs that mean rests on, and images that were looked at for them, (2,).
     """
 
-    mean: Tensor
-    std: Tensor
     offset: Tensor
     offset_seen: Tensor
     recipe = Recipe(image_size=640, learning_rate=2e-3, weight_decay=0.01, batch_size=8, backbone_rate=0.0, ema_decay=0.99)
@@ -61,15 +58,12 @@ class TwoPhase(Detector):
     def __init__(self, categories: Sequence[Category], image_size: int, faces: FaceDetector) -> None:
         super().__init__(categories, image_size)
         self.faces = faces
-        self.features = mobilenet_v2().features.requires_grad_(False)
+        self.normalise = mobilenet.Normalise()
+        self.features = mobilenet.untrained().requires_grad_(False)
         self.hidden = nn.Sequential(nn.Dropout(0.2), nn.Linear(FEATURES, 128), nn.ReLU(inplace=True), nn.Dropout(0.5))
         self.output = nn.Linear(128, len(self.categories))
-        self.register_buffer("mean", torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1), persistent=False)
-
         self.register_buffer("offset", torch.zeros(4))
         self.register_buffer("offset_seen", torch.zeros(2))
-        self.register_load_state_dict_pre_hook(_refuse_one_look)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> TwoPhase:
         """The frozen part stays in eval mode: its batch norm keeps ImageNet's statistics."""
@@ -87,7 +81,7 @@ class TwoPhase(Detector):
         parts = []
         for start in range(0, len(looks_N23PP), _FACES_AT_ONCE):
             looks = looks_N23PP[start : start + _FACES_AT_ONCE].flatten(0, 1)
-            pooled = self.features((looks - self.mean) / self.std).mean(dim=(2, 3))
+            pooled = self.features(self.normalise(looks)).mean(dim=(2, 3))
             parts.append(pooled.float().view(-1, FEATURES))
         return torch.cat(parts) if parts else looks_N23PP.new_zeros((0, FEATURES))
 
@@ -191,20 +185,6 @@ def _grown(boxes_N4: Tensor, margin: float, size_wh: tuple[int, int]) -> Tensor:
     return torch.minimum(grown.clamp(min=0), most)
 
 
-def _refuse_one_look(_detector: nn.Module, state: Mapping[str, Tensor], *_ignored: object) -> None:
-    """Refuse the weights of a detector that looked at each face only once.
-
-    Raises:
-        UsageError: they are such; says what to do.
-    """
-    hidden = state.get("hidden.1.weight")
-    if hidden is not None and hidden.shape[1] != FEATURES:
-        raise UsageError(
-            f"these weights are of a two-phase detector that looks at a face once ({hidden.shape[1]} features); this version looks "
-            f"twice ({FEATURES}), so train it anew: `boxwright train NAME --detector two-phase`"
-        )
-
-
 def two_phase(categories: tuple[Category, ...], image_size: int, weights: str) -> Detector:
     """The builder for the table of detectors.
 
@@ -218,6 +198,5 @@ def two_phase(categories: tuple[Category, ...], image_size: int, weights: str) -
             pretrained.load_by_order(detector.features, found)
             detector.weights_origin = found.origin
     elif weights != "none":
-        _refuse_one_look(detector, pretrained.read_state(Path(weights).expanduser()))
         detector.weights_origin = pretrained.load_file(detector, weights)
     return detector

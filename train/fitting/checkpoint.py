@@ -45,6 +45,20 @@ def save(path: Path, document: Mapping[str, Any]) -> None:
         fsync_folder(path.parent)
 
 
+def fill(detector: nn.Module, state: Mapping[str, Tensor], run: str, kind: str) -> None:
+    """Put the weights of a run's checkpoint into a detector of a kind.
+
+    Raises:
+        CorruptError: they are of another network.
+    """
+    try:
+        detector.load_state_dict(state)
+    except RuntimeError as error:
+        raise CorruptError(
+            f"the weights of {run} are not those of a {kind} with its categories; if an earlier version made this run, train it anew"
+        ) from error
+
+
 def sweep(folder: Path) -> None:
     """Remove what kills in the middle of a :func:`save` left there. Only for whoever alone writes into the folder."""
     for left in folder.glob(".*.pt.*.tmp"):

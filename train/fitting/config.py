@@ -12,7 +12,6 @@ from collect.errors import CorruptError, NotFoundError, UsageError, unknown_name
 from collect.files import write_atomic
 
 CLOCKS = ("wall", "cpu")
-_Rules = tuple[tuple[bool, str], ...]
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -91,10 +90,22 @@ class TrainConfig:
             (self.time_budget_s >= 0, f"--time-budget {self.time_budget_s:g}: seconds, more than 0"),
             (0 <= self.multi_scale < 0.75, f"--multi-scale {self.multi_scale:g}: from 0 to 0.7"),
             (self.threads >= 0, f"--threads {self.threads}: at least 1, or 0 for as many cores as are free"),
-            (0 <= self.mirror <= 1, f"--mirror {self.mirror:g}: a chance, from 0 to 1"),
+            (self.image_size >= 0, f"--image-size {self.image_size}: pixels, more than 0, or 0 for the detector's own"),
+            (self.crop_px >= 0, f"--crop {self.crop_px}: pixels, more than 0, or 0 for whole images"),
+            (self.learning_rate >= 0, f"--lr {self.learning_rate:g}: more than 0, or 0 for the detector's own"),
+            (self.ema_decay < 1, f"--ema {self.ema_decay:g}: below 1; 0 for no average, -1 for the detector's own"),
+            (self.patience >= 0, f"--patience {self.patience}: validations, at least 1, or 0 for never"),
+            (self.eval_every >= 0, f"--eval-every {self.eval_every}: epochs, at least 1, or 0 for about ten validations in all"),
+            (self.checkpoint_s >= 0, f"--checkpoint-every {self.checkpoint_s:g}: seconds, at least 0"),
+            *(
+                (0 <= getattr(self, chance) <= 1, f"--{chance.replace('_', '-')} {getattr(self, chance):g}: a chance, from 0 to 1")
+                for chance in ("mirror", "mosaic", "mixup", "copy_paste")
+            ),
             (0 < self.zoom_out <= self.zoom_in, f"zoom from {self.zoom_out:g} to {self.zoom_in:g}: positive, the smaller first"),
         )
-        _check(checks)
+        for holds, message in checks:
+            if not holds:
+                raise UsageError(message)
         for kind, value, known in (("clock", self.budget_clock, CLOCKS), ("precision", self.precision, PRECISIONS)):
             if value not in known:
                 raise unknown_name(kind, value, known)
@@ -109,35 +120,7 @@ class TrainConfig:
         for name in options:
             if name not in known:
                 raise unknown_name("training setting", name, known)
-        asked = replace(self, **options)
-        _check(asked._newer_rules())
-        return asked
-
-    def _newer_rules(self) -> _Rules:
-        """Of what is asked for only: a run of an earlier version that broke one must still be readable."""
-        return (
-            (self.image_size >= 0, f"--image-size {self.image_size}: pixels, more than 0, or 0 for the detector's own"),
-            (self.crop_px >= 0, f"--crop {self.crop_px}: pixels, more than 0, or 0 for whole images"),
-            (self.learning_rate >= 0, f"--lr {self.learning_rate:g}: more than 0, or 0 for the detector's own"),
-            *(
-                (0 <= value <= 1, f"--{name} {value:g}: a chance, from 0 to 1")
-                for name, value in (
-                    ("mosaic", self.mosaic),
-                    ("mixup", self.mixup),
-                    ("copy-paste", self.copy_paste),
-                )
-            ),
-            (self.ema_decay < 1, f"--ema {self.ema_decay:g}: below 1; 0 for no average, -1 for the detector's own"),
-            (self.patience >= 0, f"--patience {self.patience}: validations, at least 1, or 0 for never"),
-            (self.eval_every >= 0, f"--eval-every {self.eval_every}: epochs, at least 1, or 0 for about ten validations in all"),
-            (self.checkpoint_s >= 0, f"--checkpoint-every {self.checkpoint_s:g}: seconds, at least 0"),
-        )
-
-
-def _check(rules: _Rules) -> None:
-    for holds, message in rules:
-        if not holds:
-            raise UsageError(message)
+        return replace(self, **options)
 
 
 def write(run_path: Path, config: TrainConfig) -> None:

@@ -15,7 +15,6 @@ import logging
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,8 +104,8 @@ class Training:
 
     def resume(self, document: dict[str, Any]) -> None:
         """Go on from a checkpoint's document (see :func:`train.fitting.checkpoint.load`)."""
-        self.detector.load_state_dict(document["model"])
-        self.average.model.load_state_dict(document["ema"])
+        for module, state in ((self.detector, document["model"]), (self.average.model, document["ema"])):
+            checkpoint.fill(module, state, self.run_path.name, self.config.detector)
         self.average.updates = document["ema_updates"]
         self.optimiser.load_state_dict(document["optimiser"])
         self.state = State(**document["state"])
@@ -383,20 +382,7 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
         if ranks.first:
             checkpoint.sweep(run_path / "checkpoints")
     with threads(config.threads):
-        out_of_memory = _runs_out_of_memory(training, how.progress)
+        out_of_memory = memory.runs_out(lambda: training.run(how.progress))
     if out_of_memory:
         raise memory.too_small(detector, config, ranks.device)
     return training.state, config
-
-
-def _runs_out_of_memory(training: Training, progress: Progress) -> bool:
-    """Run a training; True when the memory was too small, and then what the failed step held is free again."""
-    try:
-        training.run(progress)
-    except (RuntimeError, MemoryError) as error:
-        if not memory.is_out_of_memory(error):
-            raise
-        logger.info("out of memory: %s", error)
-        traceback.clear_frames(error.__traceback__)
-        return True
-    return False

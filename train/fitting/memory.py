@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
+from collections.abc import Callable
+
 import torch
 
 from collect.errors import TrainingError
 from train.detectors.detector import Batch, Detector
 from train.fitting import checkpoint
 from train.fitting.config import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 _BOXES = 100
 _LARGEST = 64
@@ -18,6 +24,19 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "could not creat
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says so: CUDA's, the CPU allocator's, or oneDNN's (bare RuntimeErrors)."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def runs_out(work: Callable[[], None]) -> bool:
+    """Do some work; True when the memory was too small for it, and then what the failed step held is free again."""
+    try:
+        work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.info("out of memory: %s", error)
+        traceback.clear_frames(error.__traceback__)
+        return True
+    return False
 
 
 def worst_case(batch_size: int, side_px: int, categories: int) -> Batch:

@@ -13,7 +13,7 @@ import torch
 
 from annotate.boxes import xywh_from_xyxy
 from annotate.coco import Category, CocoArrays
-from collect.errors import CorruptError, NotFoundError
+from collect.errors import NotFoundError
 from train.data.augment import GREY
 from train.data.cache import Pixels, UnreadableError, decode
 from train.detectors.detector import Detections, Detector, RawDetections, open_detector
@@ -135,10 +135,7 @@ def load_detector(run_path: Path) -> Detector:
     except NotFoundError:
         document = checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST))
     detector = open_detector(settings.detector, settings.categories, settings.image_size, "none")
-    try:
-        detector.load_state_dict(document["ema"])
-    except RuntimeError as error:
-        raise CorruptError(f"the weights of {run_path.name} are not those of a {settings.detector} with its categories") from error
+    checkpoint.fill(detector, document["ema"], run_path.name, settings.detector)
     detector.weights_origin = settings.weights_origin
     return detector.eval()
 

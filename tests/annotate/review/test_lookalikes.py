@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import pytest
@@ -15,23 +16,15 @@ from annotate.review import lookalikes, queue
 from annotate.review.lookalikes import MOST, Pair
 from collect import definition as definitions
 from collect.errors import CorruptError
-from collect.ledger import Ledger
-from collect.records import ImageRecord, Licence, Reason, State
 from collect.workspace import Dataset, Workspace
 
+MakeBeach = Callable[[Sequence[str], tuple[int, int]], Dataset]
 NAMES = [f"{digit}" * 64 for digit in "12345"]
 
 
 @pytest.fixture
-def dataset(workspace: Workspace) -> Dataset:
-    made = workspace.new_dataset("beach")
-    definitions.create(made, definitions.template("beach", [(1, "gull")]))
-    with Ledger(made.ledger) as ledger:
-        ledger.add_images(
-            ImageRecord(name, "jpg", 200, 100, 1, "", 9, State.KEPT, Reason.NONE, Licence(), "folder", "", "", "", "", "", "2026")
-            for name in NAMES
-        )
-    return made
+def dataset(make_beach: MakeBeach) -> Dataset:
+    return make_beach(NAMES, (200, 100))
 
 
 def order(workspace: Workspace, dataset: Dataset) -> list[queue.Card]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,17 @@ from PIL import Image
 
 from annotate.journal import Journal, Verdict, verdict_event
 from annotate.review import mongod
-from collect import definition as definitions
-from collect.ledger import Ledger
-from collect.records import ImageRecord, Licence, Reason, State
 from collect.workspace import Dataset, Workspace
 
 pytestmark = pytest.mark.mongod
 ROOT = Path(__file__).parents[3]
+MakeBeach = Callable[[Sequence[str], tuple[int, int]], Dataset]
 IMAGES = [f"{digit}" * 64 for digit in "123"]
 
 
 @pytest.fixture
-def dataset(workspace: Workspace) -> Dataset:
-    made = workspace.new_dataset("beach")
-    definitions.create(made, definitions.template("beach", [(1, "gull")]))
-    with Ledger(made.ledger) as ledger:
-        ledger.add_images(
-            ImageRecord(image, "jpg", 20, 10, 1, "", 9, State.KEPT, Reason.NONE, Licence(), "folder", "", "", "", "", "", "2026")
-            for image in IMAGES
-        )
+def dataset(make_beach: MakeBeach) -> Dataset:
+    made = make_beach(IMAGES, (20, 10))
     for image in IMAGES:
         path = made.image_path(image, "jpg")
         path.parent.mkdir(parents=True)
