@@ -20,6 +20,9 @@ from train.serving.pictures import VIDEOS, Frame, Unreadable, VideoWriter, frame
 from train.serving.predictor import Predictor
 from train.serving.tiles import Tiling
 
+#: Of a run that was judged on nothing.
+_USUAL = 0.3
+
 
 class Detect:
     """Writes annotated pictures or video, and detections.json."""
@@ -28,13 +31,13 @@ class Detect:
         parser.add_argument("run", help="a run: its name, NAME/RUN or its folder")
         parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders, videos, or camera[:N]")
         parser.add_argument("--out", type=Path, default=Path("detections"), metavar="DIR", help="where to write (default: %(default)s)")
-        parser.add_argument("--threshold", type=float, default=0.3, metavar="S", help="least score (default: %(default)s)")
+        parser.add_argument("--threshold", type=float, metavar="S", help="least score (default: where the run's F1 was best)")
         parser.add_argument("--tiles", type=int, default=0, metavar="PX", help="also look at tiles of this side, for small objects")
         parser.add_argument("--device", default="auto", help="cpu, cuda (default: what there is)")
         parser.add_argument("--seconds", type=float, default=0.0, help="how long to read a camera (default: until Ctrl-C)")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
-        if not 0 <= arguments.threshold <= 1:
+        if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
             raise UsageError(f"--threshold {arguments.threshold} is no score; give a number from 0 to 1")
         for word in arguments.paths:
             if arguments.out.resolve() in {Path(word).resolve(), Path(word).resolve().parent} and Path(word).suffix.lower() not in VIDEOS:
@@ -42,8 +45,9 @@ class Detect:
                     f"--out {arguments.out} is where {word} lies: the annotated pictures would replace yours; give another folder"
                 )
         tiling = Tiling(arguments.tiles) if arguments.tiles else None
-        predictor = Predictor.from_run(console.workspace.run_path(arguments.run), arguments.device, tiling)
-        work = _Work(predictor, arguments.out, arguments.threshold, console.dry_run)
+        run_path = console.workspace.run_path(arguments.run)
+        predictor = Predictor.from_run(run_path, arguments.device, tiling)
+        work = _Work(predictor, arguments.out, _least_score(run_path, arguments.threshold), console.dry_run)
         try:
             for item in console.track(frames(arguments.paths, arguments.seconds), "detecting"):
                 work.take(item)
@@ -55,13 +59,22 @@ class Detect:
             console.say(f"{unreadable['source']}: {unreadable['why']}")
         boxes = sum(len(entry["detections"]) for entry in work.entries)
         lost = f", {len(work.unreadable):,} could not be read" if work.unreadable else ""
-        found = f"{boxes:,} detections in {len(work.entries):,} pictures{lost}"
+        found = f"{boxes:,} detections from score {work.threshold:.2f} on in {len(work.entries):,} pictures{lost}"
         if console.dry_run:
             console.out(f"{found}; would write them to {arguments.out}")
         else:
             write_atomic(arguments.out / "detections.json", orjson.dumps(work.document(), option=orjson.OPT_INDENT_2))
             console.out(f"{found}; see {arguments.out}")
         return work.document()
+
+
+def _least_score(run_path: Path, given: float | None) -> float:
+    """What was given, else where the run's own F1 was best (metrics.json), else a usual one."""
+    if given is not None:
+        return given
+    path = run_path / "metrics.json"
+    told = orjson.loads(path.read_bytes()).get("threshold") if path.is_file() else None
+    return _USUAL if told is None else float(told)
 
 
 class _Work:

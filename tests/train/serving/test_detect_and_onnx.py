@@ -13,7 +13,7 @@ from torch import nn
 
 from annotate.coco import Category
 from collect.errors import MissingServiceError, NotFoundError, RefusedError, UsageError
-from train.commands.detect import _Work
+from train.commands.detect import _least_score, _Work
 from train.detectors.detector import Detections, open_detector
 from train.serving import onnx_export
 from train.serving.draw import draw
@@ -26,6 +26,14 @@ CATEGORIES = (Category(1, "cat"), Category(5, "dog"))
 def pictures(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [cv2.GaussianBlur(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8), (9, 9), 0) for _ in range(count)]
+
+
+def test_least_score__is_where_the_runs_f1_was_best_unless_given(tmp_path: Path) -> None:
+    assert _least_score(tmp_path, None) == 0.3, "judged on nothing"
+    (tmp_path / "metrics.json").write_text('{"threshold": 0.57}')
+    assert (_least_score(tmp_path, None), _least_score(tmp_path, 0.0)) == (0.57, 0.0)
+    (tmp_path / "metrics.json").write_text('{"threshold": null}')
+    assert _least_score(tmp_path, None) == 0.3, "nothing found on any split"
 
 
 def test_export__finds_the_same_boxes_in_onnxruntime(tmp_path: Path) -> None:
