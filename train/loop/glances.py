@@ -19,11 +19,12 @@ from collect.workspace import Dataset, Workspace
 from train.data.cache import UnreadableError, decode
 from train.detectors.detector import Detections
 from train.fitting import checkpoint
+from train.loop.chances import chances_of
 from train.loop.embedding import Embedder
 from train.loop.rank import Glance, Known, Ranked, disagreement, order
 from train.serving.predictor import Predictor, load_detector
 
-#: Below this a detection is noise for the order of images.
+#: A detection whose chance to be a box is below this is noise for the order of images.
 LEAST = 0.1
 AGREE_ABOVE = 0.3
 
@@ -88,6 +89,7 @@ def _by_proposals(scene: Scene, waiting: Iterable[ImageRecord]) -> Iterator[Seen
 def _by_run(scene: Scene, waiting: Sequence[ImageRecord], run: str, device: str, console: Console) -> Iterator[Seen]:
     path = scene.workspace.run_path(run)
     predictor, other = Predictor.from_run(path, device), _other_checkpoint(path, device)
+    chances = chances_of(path)
     place = {name: row for row, name in enumerate(scene.definition.class_names)}
     entries = [scene.definition.current(category.name) for category in predictor.categories]
     own = np.array([place[entry.name] if entry else -1 for entry in entries])
@@ -102,8 +104,9 @@ def _by_run(scene: Scene, waiting: Sequence[ImageRecord], run: str, device: str,
             continue
         found = next(predictor([image]))
         apart = _apart(found, next(other([image]))) if other else 0.0
-        kept = (found.scores_N >= LEAST) & (own[found.labels_N] >= 0)
-        yield found.scores_N[kept], own[found.labels_N[kept]], apart
+        chances_N = chances(found.scores_N)
+        kept = (chances_N >= LEAST) & (own[found.labels_N] >= 0)
+        yield chances_N[kept], own[found.labels_N[kept]], apart
 
 
 def _apart(one: Detections, two: Detections) -> float:

@@ -30,9 +30,13 @@ GREEDY = 1500
 
 @dataclass(frozen=True)
 class Glance:
-    """What a model sees in one waiting image: scores (D,) in [0, 1], labels (D,); `vector` is its look (unit length), None = unknown.
+    """What a model sees in one waiting image.
 
-    `disagreement` in [0, 1]: how far two checkpoints differ on it, 0 where there is only one.
+    Attributes:
+        scores_D: of each box the chance that it is one, in [0, 1].
+        labels_D: contiguous labels.
+        vector: the image's look, of unit length; None = unknown.
+        disagreement: in [0, 1], how far two checkpoints differ on it; 0 where there is only one.
     """
 
     image: str
