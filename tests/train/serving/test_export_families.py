@@ -78,7 +78,7 @@ def taught(detector: Detector, batch: Batch, steps: int) -> None:
         optimiser.step()
     state = detector.eval().state_dict()
     with torch.no_grad():
-        for name in [*detector.head_rows(), *(name for name in state if "obj_preds" in name)]:
+        for name in [*detector.head_rows(), *(name for name in state if "obj_pred" in name)]:
             if name.endswith("bias") and "bbox" not in name:
                 state[name] += 4.0
 
