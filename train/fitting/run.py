@@ -28,6 +28,7 @@ from train.detectors.two_phase import TwoPhase
 from train.fitting import checkpoint, config, crops
 from train.fitting.config import TrainConfig
 from train.fitting.crops import Crops
+from train.fitting.device import has_bf16
 from train.fitting.fit import Fit, State, Validate, fit
 from train.fitting.progress import Progress
 from train.fitting.ranks import Ranks, joined
@@ -184,6 +185,8 @@ def _run(run_path: Path, settings: TrainConfig, release: Release, ranks: Ranks, 
     device = str(ranks.device)
     validate = _validator(release, device) if release.has_boxes("val") else None
     say(f"training {run_path.name} on {device}")
+    if settings.precision == "bf16" and not has_bf16(ranks.device):
+        say("this device computes bf16 in software, which can take tens of times as long as fp32: begin a new run with --precision auto")
     try:
         state, settled = fit(settings, release, run_path, ranks, Fit(how.resume, how.prepare, validate, progress))
     except KeyboardInterrupt as stop:

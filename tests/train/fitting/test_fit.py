@@ -23,6 +23,7 @@ from collect.workspace import Dataset, Workspace
 from train.data.release import check_trainable, open_release
 from train.detectors.detector import Batch, Detector
 from train.fitting import checkpoint, config, weights
+from train.fitting.device import has_bf16
 from train.fitting.fit import State
 from train.fitting.progress import Progress
 from train.fitting.run import train_run, what_would_be_done
@@ -368,6 +369,14 @@ def test_class_without_train_images_is_a_warning(
     assert "the class 'star' has no train image" in capsys.readouterr().err
 
 
+def test_bf16_in_software_is_a_warning(make_release: MakeRelease, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    from collect.console import Console
+
+    make_release()
+    train_run(workspace, "shapes", {**SMALL, "epochs": 1, "precision": "bf16"}, Console(workspace))
+    assert ("computes bf16 in software" in capsys.readouterr().err) != has_bf16(torch.device("cpu"))
+
+
 def test_empty_val_split(make_release: MakeRelease, workspace: Workspace) -> None:
     make_release(val=0, test=0)
     result = train_run(workspace, "shapes", {**SMALL, "epochs": 1})
@@ -470,6 +479,7 @@ _STARVED = """
 import resource, sys
 from collect.errors import BoxwrightError
 from collect.workspace import Workspace
+from train.fitting.device import has_bf16
 from train.fitting.fit import State
 from train.fitting.progress import Progress
 from train.fitting.run import train_run
