@@ -73,7 +73,11 @@ class Story:
         self.console.say(f"$ boxwright {verb} {' '.join(words)}")
         implementation = boxwright.resolve(verb)
         arguments = boxwright.parser_for(verb, implementation).parse_args(list(words))
-        return implementation.run(arguments, self.console) or {}
+        try:
+            return implementation.run(arguments, self.console) or {}
+        except KeyboardInterrupt as stop:
+            # What the verb would have typed to go on is not how the demo goes on.
+            raise KeyboardInterrupt from stop
 
 
 class Demo:
