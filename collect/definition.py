@@ -379,7 +379,7 @@ licenses = [{allow}]   # SPDX ids or families; others are refused, unknown ones 
 min_side_px = 64
 
 [annotate]
-proposer = {_quoted(proposer)}                           # "opencv-face", "run:RUN" or "zero-shot:MODEL"; "" = nobody
+proposer = {_quoted(proposer)}                           # "opencv-face", "run:RUN", "zero-shot:MODEL" or "sources"; "" = nobody
 attributes = ["occluded", "truncated", "crowd"]
 
 [split]
