@@ -26,7 +26,7 @@ from collect.console import Console
 from collect.definition import load
 from collect.errors import CorruptError, UsageError
 from collect.ledger import Ledger
-from collect.workspace import Dataset
+from collect.workspace import Dataset, Workspace
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[t
             fo = app_dataset.connect(console.workspace.root, database.uri, name)
         try:
             with _readable(database, name):
-                _take_over(fo, dataset)
+                _take_over(fo, console.workspace, dataset, private=database.ours)
             with Journal(dataset.labels) as journal:
                 since, head = journal.head()
                 cards = queue.cards(console.workspace, dataset, definition, journal, options.reviewer, options.run)
@@ -139,13 +139,24 @@ def _readable(database: mongod.Database, name: str) -> Iterator[None]:
         ) from error
 
 
-def _take_over(fo: Any, dataset: Dataset) -> None:
-    """Bring edits that a killed review left in the App into the journal, before the App's dataset is made anew."""
-    if fo.dataset_exists(dataset.name):
-        old = fo.load_dataset(dataset.name)
-        if (old.info or {}).get("boxwright", {}).get("root"):
-            open_session(old).reconcile()
-            close_all()
+def _take_over(fo: Any, workspace: Workspace, dataset: Dataset, *, private: bool) -> None:
+    """Bring edits that a killed review left in the App into the journal, before the App's dataset is made anew.
+
+    A `private` database lies in the workspace: where it names another one, it was moved or copied with it. A database from
+    outside may hold what was reviewed in another place, whose journal that belongs to, if it is still there.
+    """
+    if not fo.dataset_exists(dataset.name):
+        return
+    old = fo.load_dataset(dataset.name)
+    origin = dict((old.info or {}).get("boxwright") or {})
+    if not origin.get("root"):
+        return
+    if private and origin["root"] != str(workspace.root):
+        old.info = {**old.info, "boxwright": {**origin, "root": str(workspace.root)}}
+        old.save()
+    if private or dataset.name in Workspace.at(origin["root"]).dataset_names():
+        open_session(old).reconcile()
+        close_all()
 
 
 def _tell(console: Console, session: Session, place: server.Place, options: Options) -> None:

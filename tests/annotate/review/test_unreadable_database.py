@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import bson
 import pymongo
 import pytest
 from PIL import Image
@@ -70,6 +72,28 @@ def with_broken_samples(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = samples.command("collStats", name)["wiredTiger"]["uri"].rpartition(":")[2]
     path = root / ".boxwright" / "mongo" / "data" / f"{file}.wt"
     path.write_bytes(path.read_bytes()[:4096] + b"x" * (path.stat().st_size - 4096))
+
+
+def test_a_workspace_that_was_moved_goes_on_and_a_copy_keeps_its_edits_to_itself(
+    tmp_path: Path, workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert review(workspace.root)[0] == 0
+    copy, elsewhere = tmp_path / "copy", tmp_path / "elsewhere"
+    shutil.copytree(workspace.root, copy, ignore=shutil.ignore_patterns("copy"))
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    stroke = {"_cls": "Detection", "_id": bson.ObjectId(), "label": "gull", "bounding_box": [0.1, 0.1, 0.5, 0.5]}
+    with mongod.running(copy) as database, pymongo.MongoClient(database.uri) as client:  # an edit that a kill left there
+        (name,) = [name for name in client["boxwright-ann"].list_collection_names() if name.startswith("samples.")]
+        change = {"$push": {"boxes.detections": stroke}, "$set": {"last_modified_at": datetime.now(UTC)}}
+        assert client["boxwright-ann"][name].update_one({"sha256": IMAGES[1]}, change).modified_count
+    code, told, words = review(copy)
+    assert (code, told.get("images")) == (0, 3), words
+    with Journal(dataset.labels) as ours, Journal(Workspace.at(copy).dataset("beach").labels) as theirs:
+        assert [event.kind for event in ours.events()] == ["verdict"]
+        assert [event.kind for event in theirs.events()] == ["verdict", "draw"]
+    copy.rename(elsewhere)
+    code, told, words = review(elsewhere)
+    assert (code, told.get("images")) == (0, 3), words
 
 
 def test_it_says_which_folder_to_delete_and_loses_nothing(workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
