@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Tile:
 def drawing(tile: Tile) -> str:
     """The picture, upright, with its marks, as an SVG that holds it all; "" where it cannot be read."""
     try:
-        with Image.open(tile.path) as stored:
+        with warnings.catch_warnings(action="ignore"), Image.open(tile.path) as stored:  # Pillow's words about odd EXIF
             upright = ImageOps.exif_transpose(stored).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""

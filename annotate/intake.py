@@ -126,7 +126,7 @@ def _examined(
     if request.split:
         incoming = [replace(entry, split=request.split) for entry in incoming]
     incoming = [replace(entry, licence=_licence(entry, request)) for entry in incoming]
-    _check_licences(definition, incoming, found)
+    _check_licences(definition, incoming, held, found)
     refused = any(problem.done is Done.REFUSED for problem in found.problems)
     if not incoming and not refused:
         found.complain(request.path.name, None, "holds no images with labels", Done.REFUSED)
@@ -183,11 +183,12 @@ def _licence(entry: Incoming, request: Request) -> Licence:
     return Licence(spdx, evidence="user", checked_at=now())
 
 
-def _check_licences(definition: Definition | None, incoming: list[Incoming], found: LabelSet) -> None:
-    """Say where a dataset's own allow-list will stop its next release."""
+def _check_licences(definition: Definition | None, incoming: list[Incoming], held: Held, found: LabelSet) -> None:
+    """Say where a dataset's own allow-list will stop its next release; what the dataset has already keeps its licence."""
     if definition is None:
         return
-    for spdx in sorted({entry.licence.spdx for entry in incoming if entry.licence}):
+    licences = [record.licence if (record := held.records.get(entry.picture.sha256)) else entry.licence for entry in incoming]
+    for spdx in sorted({licence.spdx for licence in licences if licence}):
         if not allows(definition.collect.licenses, spdx):
             word = f"[collect] licenses does not allow '{spdx}', which images of this import have; a release will refuse them until it does"
             found.complain("dataset.toml", spdx, word, Done.NOTED)

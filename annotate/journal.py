@@ -257,24 +257,24 @@ class Journal(database.DatabaseFile):
             seq, digest = self._head()
         return seq, digest.hex()
 
-    def rows(self, *, image: str | None = None, after: int = 0, until: int | None = None) -> Iterator[tuple[Any, ...]]:
+    def rows(
+        self, *, image: str | None = None, after: int = 0, until: int | None = None, kind: Kind | None = None
+    ) -> Iterator[tuple[Any, ...]]:
         """Raw rows in order, for folds over millions of events; columns as in :class:`Event`, `seq` first, `hash` last.
 
-        `after` excludes, `until` includes the event of that number.
+        `after` excludes, `until` includes the event of that number; `image` and `kind` None = all.
         """
         where, values = ["seq > ?"], [after]
-        if until is not None:
-            where.append("seq <= ?")
-            values.append(until)
-        if image is not None:
-            where.append("image = ?")
-            values.append(image)  # type: ignore[arg-type]
+        for test, value in (("seq <= ?", until), ("image = ?", image), ("kind = ?", kind)):
+            if value is not None:
+                where.append(test)
+                values.append(value)  # type: ignore[arg-type]
         with self._translated():
             yield from self._db.execute(f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq", values)  # noqa: S608
 
-    def events(self, *, image: str | None = None, after: int = 0, until: int | None = None) -> Iterator[Event]:
+    def events(self, *, image: str | None = None, after: int = 0, until: int | None = None, kind: Kind | None = None) -> Iterator[Event]:
         """Events in order; see :meth:`rows`."""
-        return map(_event, self.rows(image=image, after=after, until=until))
+        return map(_event, self.rows(image=image, after=after, until=until, kind=kind))
 
     def history(self, image: str, box: str) -> list[Event]:
         """Everything that was said of one box, oldest first: each entry's `previous` is the one before it."""

@@ -224,7 +224,7 @@ def quality_limits(policy: CollectPolicy) -> list[tuple[str, Reason, float]]:
     """`(score's name, reason, limit)` in the order in which a poor picture is told why."""
     return [
         ("blank", Reason.BLANK, policy.max_blank),
-        ("placeholder", Reason.PLACEHOLDER, 0.95),
+        ("placeholder", Reason.PLACEHOLDER, policy.max_placeholder),
         ("dark", Reason.DARK, policy.max_dark),
         ("blurred", Reason.BLURRED, policy.max_blur),
         ("watermark", Reason.WATERMARK, policy.max_watermark),

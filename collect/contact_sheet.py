@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ def write_report(dataset: Dataset, ledger: Ledger, definition: Definition, ends:
 def thumbnail(path: Path, side_px: int = THUMBNAIL_PX) -> str:
     """A picture as a small upright JPEG in a `data:` URL, or "" where it cannot be read."""
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:  # Pillow's words about odd EXIF
             picture.draft("RGB", (2 * side_px, 2 * side_px))
             small = ImageOps.exif_transpose(picture).convert("RGB")
             small.thumbnail((side_px, side_px))

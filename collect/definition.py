@@ -7,6 +7,7 @@ class that was renamed or merged lists its former names under `was`.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields
@@ -61,6 +62,7 @@ class CollectPolicy:
     max_dark: float = 0.9
     max_blur: float = 0.95
     max_watermark: float = 0.95
+    max_placeholder: float = 0.95
     near_duplicate_bits: int = 10
     expand_queries: bool = True
 
@@ -150,6 +152,24 @@ _SECTIONS: dict[str, type] = {
     "split": SplitPolicy,
     "train": TrainRecipe,
 }
+#: (table, key) -> the least and the most that makes sense; a place for nought connections would wait for ever.
+_BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
+    ("class", "quota"): (0, math.inf),
+    ("collect", "min_side_px"): (0, math.inf),
+    ("collect", "max_aspect"): (0, math.inf),
+    ("collect", "max_megabytes"): (0.001, math.inf),
+    ("collect", "max_megapixels"): (0.001, math.inf),
+    ("collect", "max_frames"): (1, math.inf),
+    ("collect", "deadline_s"): (1, math.inf),
+    ("collect", "concurrency"): (1, 1000),
+    ("collect", "per_domain"): (1, 1000),
+    ("collect", "max_per_domain"): (0, math.inf),
+    ("collect", "max_per_author"): (0, math.inf),
+    ("collect", "near_duplicate_bits"): (0, 16),
+    **{("collect", f"max_{score}"): (0, 1) for score in ("blank", "dark", "blur", "watermark", "placeholder")},
+    ("annotate", "min_box_px"): (0, math.inf),
+    ("annotate", "overlap"): (0, 1),
+}
 _TOP = {"name", "contact", "description", "class", *_SECTIONS}
 
 
@@ -202,10 +222,20 @@ class _Reader:
         if origin is dict and isinstance(value, dict):
             return self.table(get_args(hint)[1], table, key, value, nth)
         if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if hint in {int, str, bool} and type(value) is hint:
+            return self.bounded(table, key, float(value), nth)
+        if hint is int and type(value) is int:
+            return self.bounded(table, key, value, nth)
+        if hint in {str, bool} and type(value) is hint:
             return value
         raise self.wrong(hint, table, key, value, nth)
+
+    def bounded(self, table: str, key: str, value: float, nth: int) -> float:
+        """A number, unless it is out of its bounds."""
+        least, most = _BOUNDS.get((table, key), (-math.inf, math.inf))
+        if not least <= value <= most:
+            wanted = f"from {least:g} to {most:g}" if most < math.inf else f"at least {least:g}"
+            raise self.error(self.key_line(table, key, nth), f"'{key}' must be {wanted}, not {value:g}")
+        return value
 
     def table(self, inner: Any, table: str, key: str, value: dict[str, Any], nth: int) -> dict[str, Any]:
         """A table of texts, or a table of such tables, whose numbers and truths are written as a query string has them."""
@@ -344,12 +374,12 @@ contact = ""                            # a mailto: or https: address; goes into
 
 {blocks}
 [collect]
-sources = ["openverse", "wikimedia"]    # tried in turn; `boxwright collect {name} --source S` overrides
-licenses = [{allow}]   # SPDX ids or families; the rest is quarantined
+sources = ["openverse", "wikimedia"]    # asked side by side; `boxwright collect {name} --source S` overrides
+licenses = [{allow}]   # SPDX ids or families; others are refused, unknown ones kept apart
 min_side_px = 64
 
 [annotate]
-proposer = {_quoted(proposer)}                           # "opencv-face", "run:RUN" or "zero-shot:MODEL"; "" = nobody
+proposer = {_quoted(proposer)}                           # "opencv-face", "run:RUN", "zero-shot:MODEL" or "sources"; "" = nobody
 attributes = ["occluded", "truncated", "crowd"]
 
 [split]

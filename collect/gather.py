@@ -60,6 +60,11 @@ class LimitedPipeline(Pipeline):
 
     limit = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached."""
+        return bool(self.limit) and self.progress.states[State.KEPT] >= self.limit
+
     def lease(self, limit: int, busy: Collection[str]) -> tuple[list[Lease], list[Settlement]]:
         if self.limit:
             under_way = self.progress.in_flight + self.progress.waiting
@@ -242,12 +247,12 @@ class Gathering:
             with self._lock:
                 self._planner.close_source(name, str(error))
 
-    def _take_local(self, name: str, source: LocalSource, pipeline: Pipeline) -> None:
+    def _take_local(self, name: str, source: LocalSource, pipeline: LimitedPipeline) -> None:
         """Files on this machine: read here, then checked and stored as downloads are."""
         while (query := self._planner.next_query(name)) is not None:
             page = source.search(query.text, query.class_name, self._planner.cursor(query))
             for candidate in page.candidates:
-                if self._planner.satisfied:
+                if pipeline.is_full:
                     return
                 _take(source, candidate, pipeline)
             self._planner.record(query, page)

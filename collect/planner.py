@@ -153,6 +153,8 @@ class Planner:
             return f"the limit of {self.limit} images is reached"
         if self.satisfied:
             return "the quota of every class is met"
+        if len(self.closed()) == len(self._sources):
+            return f"every source was given up ({'; '.join(f'{name}: {why}' for name, why in self.closed().items())})"
         spent = self._spent(self._sources)
         searched = any(not state.explicit for state in self._sources.values())
         full = [entry.name for entry in self.definition.classes if searched and entry.quota and self._missing(entry.name) <= 0]

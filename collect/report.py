@@ -44,7 +44,7 @@ SENTENCES: dict[str, str] = {
     Reason.BLANK: "The picture is all one colour, or nearly (max_blank).",
     Reason.DARK: "The picture is too dark to box anything (max_dark).",
     Reason.BLURRED: "The picture is too blurred (max_blur).",
-    Reason.PLACEHOLDER: "It is a placeholder: 'image not available', a logo, a 1×1 pixel.",
+    Reason.PLACEHOLDER: "It is a placeholder: 'image not available', or a drawing that came from many hosts (max_placeholder).",
     Reason.WATERMARK: "A watermark or banner covers it (max_watermark).",
     Reason.EXACT: "Byte for byte the same as an image that is there already; its find was added to that one.",
     Reason.NEAR: "The same picture as one that is there already, resized, cut or encoded again.",

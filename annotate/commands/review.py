@@ -20,10 +20,13 @@ class Review:
         parser.add_argument("--run", metavar="RUN", help="show the detections of this run on its test split")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any] | None:
-        from annotate.review.opening import Options, review
+        from annotate.review.opening import Options, outlook, review
 
         reviewer = arguments.reviewer if arguments.reviewer is not None else getpass.getuser()
-        review(console, Options(arguments.name, reviewer, arguments.port, not arguments.no_open, arguments.run))
+        options = Options(arguments.name, reviewer, arguments.port, not arguments.no_open, arguments.run)
+        if console.dry_run:
+            return outlook(console, options)
+        review(console, options)
         return None
 
 

@@ -294,17 +294,22 @@
     if (!field) return say("select a box first, then press the digit of its class");
     const input = field.querySelector('input[role="combobox"]');
     if (!input) return say("this form has no class list", true);
+    const told = () => say([entry.name, entry.definition].filter(Boolean).join(": "));
+    if (input.value === entry.name) return told();
     // A combobox offers what is typed; React hears of it only through the prototype's own setter.
     input.focus();
     Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(input, entry.name);
     input.dispatchEvent(new Event("input", { bubbles: true }));
     const offered = () => [...document.querySelectorAll('[role="option"]')].find((item) => item.textContent.trim() === entry.name);
-    const option = await until(offered, 1500);
-    if (!option) return say(`the App did not offer the class ${entry.name}`, true);
+    const option = await until(offered, LOAD_PATIENCE_MS);
+    if (!option) {
+      input.blur(); // else the next keys would be typed into it
+      return say(`the App did not offer the class ${entry.name}`, true);
+    }
     const types = { pointerdown: PointerEvent, mousedown: MouseEvent, pointerup: PointerEvent, mouseup: MouseEvent, click: MouseEvent };
     for (const [type, Kind] of Object.entries(types)) option.dispatchEvent(new Kind(type, { bubbles: true, cancelable: true, button: 0 }));
     input.blur();
-    say([entry.name, entry.definition].filter(Boolean).join(": "));
+    told();
   }
 
   // What the person sees
@@ -449,13 +454,15 @@
     say(`kept one, rejected ${result.images}; Z takes that back${result.more ? ` · ${result.more} more of the group wait: D shows them` : ""}`);
   });
 
-  // From the grid: open the first image that waits, as a click on it does.
+  // From the grid: open the first image that waits, as a click on it does; again where the grid was just being laid out.
   async function start() {
-    const tile = document.querySelector('[data-cy="looker"]');
-    if (!tile) return;
-    for (const kind of ["mousedown", "mouseup", "click"]) tile.dispatchEvent(new MouseEvent(kind, { bubbles: true, button: 0 }));
-    await until(opened, LOAD_PATIENCE_MS);
-    await annotate();
+    const tile = () => document.querySelector('[data-cy="looker"]');
+    for (let times = 0; times < 5 && !opened(); times++) {
+      const first = await until(tile, LOAD_PATIENCE_MS);
+      for (const kind of ["mousedown", "mouseup", "click"]) first?.dispatchEvent(new MouseEvent(kind, { bubbles: true, button: 0 }));
+      await until(opened, 1000);
+    }
+    if (!(await annotate())) say("the grid has no image to open yet; press Enter again", true);
   }
 
   // Listening

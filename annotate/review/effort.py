@@ -2,7 +2,7 @@
 
 All of it is folded from the journal. A box counts once per verdict: one that was drawn and then moved is drawn, a proposal
 that was moved five times is one correction. One that stood there already, imported say, and still does at an acceptance, is
-confirmed.
+confirmed. What a verdict said counts no more once that is undone; the time that it took does.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import html
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from annotate.journal import Journal, Kind, Status, Verdict
@@ -71,22 +72,38 @@ def effort(journal: Journal, *, until: int | None = None) -> Efforts:
     result = Efforts()
     open_acts: dict[tuple[str, str], dict[str, str]] = {}
     standing: dict[str, set[str]] = {}
+    undone = _undone(journal, until)
     for event in journal.events(until=until):
-        if event.box:
+        counts = event.seq not in undone and event.kind != Kind.UNDO
+        if event.box and counts:
             boxes = standing.setdefault(event.image, set())
             (boxes.add if event.status == Status.PRESENT else boxes.discard)(event.box)
         name = event.actor.removeprefix("reviewer:")
         if name == event.actor:
             continue
         key = (event.actor, event.image)
-        if event.box:
+        if event.box and counts:
             _note(open_acts.setdefault(key, {}), event.box, event.kind)
         elif event.kind == Kind.VERDICT:
-            acts = open_acts.pop(key, {})
-            if event.status == Verdict.ACCEPTED:
-                acts |= dict.fromkeys(standing.get(event.image, set()) - acts.keys(), CONFIRMED)
-            _close(result.by_reviewer.setdefault(name, Spent()), acts, event.status, event.details.get("seconds"))
+            spent = result.by_reviewer.setdefault(name, Spent())
+            seconds = event.details.get("seconds")
+            if seconds is not None:
+                spent.seconds.setdefault(event.status, []).append(seconds)
+            if counts:
+                acts = open_acts.pop(key, {})
+                if event.status == Verdict.ACCEPTED:
+                    acts |= dict.fromkeys(standing.get(event.image, set()) - acts.keys(), CONFIRMED)
+                _close(spent, acts, event.status, timed=seconds is not None)
     return result
+
+
+def _undone(journal: Journal, until: int | None) -> set[int]:
+    """The numbers of the events that were taken back; whoever takes back an undo lets stand what that took back."""
+    undone: set[int] = set()
+    for event in reversed(list(journal.events(until=until, kind=Kind.UNDO))):
+        if event.seq not in undone:
+            undone.update(event.details.get("undoes", ()))
+    return undone
 
 
 def release_hours(dataset: Dataset, journal: Journal) -> list[tuple[str, float]]:
@@ -102,25 +119,19 @@ def release_hours(dataset: Dataset, journal: Journal) -> list[tuple[str, float]]
 
 def _note(acts: dict[str, str], box: str, kind: str) -> None:
     """What became of a box so far: what was drawn stays drawn, unless it went again."""
-    if kind == Kind.UNDO:
-        acts.pop(box, None)
-    elif kind == Kind.DELETE and acts.get(box) == Kind.DRAW:
+    if kind == Kind.DELETE and acts.get(box) == Kind.DRAW:
         del acts[box]
     elif kind == Kind.DELETE or acts.get(box) not in {Kind.DRAW, Kind.EDIT}:
         acts[box] = kind
 
 
-def _close(spent: Spent, acts: dict[str, str], verdict: str, seconds: float | None) -> None:
+def _close(spent: Spent, acts: dict[str, str], verdict: str, *, timed: bool) -> None:
     spent.verdicts[verdict] = spent.verdicts.get(verdict, 0) + 1
-    kept = 0
     for kind in acts.values():
         name = CONFIRMED if kind == CONFIRMED else _ACTS.get(Kind(kind))
         if name:
             spent.acts[name] = spent.acts.get(name, 0) + 1
-            kept += name != "thrown out"
-    if seconds is not None:
-        spent.seconds.setdefault(verdict, []).append(seconds)
-        spent.timed_boxes += kept
+            spent.timed_boxes += timed and name != "thrown out"
 
 
 def write_report(path: Path, name: str, efforts: Efforts, releases: Sequence[tuple[str, float]] = ()) -> None:
@@ -134,7 +145,7 @@ def write_report(path: Path, name: str, efforts: Efforts, releases: Sequence[tup
     ]  # fmt: skip
     head = "".join(f"<th>{label}</th>" for _, label in cells)
     rows = "".join(
-        f"<tr><td>{html.escape(reviewer)}</td><td>{_list(row['verdicts'])}</td><td>{_list(row['acts'])}</td>"
+        f"<tr><td>{html.escape(reviewer)}</td><td>{_list(row['verdicts'], row['seconds_by_verdict'])}</td><td>{_list(row['acts'])}</td>"
         + "".join(f"<td class=n>{_cell(key, row[key])}</td>" for key, _ in cells)
         + "</tr>"
         for reviewer, row in summaries.items()
@@ -154,8 +165,13 @@ def write_report(path: Path, name: str, efforts: Efforts, releases: Sequence[tup
     )
 
 
-def _list(counts: dict[str, int]) -> str:
-    return "<br>".join(f"{count} {html.escape(name.replace('_', ' '))}" for name, count in counts.items()) or "–"
+def _list(counts: dict[str, int], seconds: Mapping[str, float] = MappingProxyType({})) -> str:
+    """Counts by name, each with its median of seconds where that is known."""
+    lines = [
+        f"{count} {html.escape(name.replace('_', ' '))}" + (f", {seconds[name]:.1f} s each" if name in seconds else "")
+        for name, count in counts.items()
+    ]
+    return "<br>".join(lines) or "–"
 
 
 def _cell(key: str, value: float | None) -> str:

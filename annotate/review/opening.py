@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from annotate.journal import Journal
+from annotate.journal import Journal, Verdict
 from annotate.review import dataset as app_dataset
 from annotate.review import mongod, queue, server
 from annotate.review.dataset import Origin
@@ -21,10 +21,12 @@ from annotate.review.effort import effort, release_hours, write_report
 from annotate.review.session import Session, close_all, open_session, safe_name
 from annotate.review.verdicts import Outcome
 from annotate.review.watch import Watch
+from annotate.state import Labels, current
 from collect.console import Console
 from collect.definition import load
 from collect.errors import CorruptError, UsageError
-from collect.workspace import Dataset
+from collect.ledger import Ledger
+from collect.workspace import Dataset, Workspace
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,29 @@ class Options:
     port: int = 0
     open_browser: bool = False
     run: str | None = None
+
+
+def outlook(console: Console, options: Options) -> dict[str, Any]:
+    """What a review would show (`--dry-run`); nothing is started or written.
+
+    Raises:
+        NotFoundError: there is no such dataset.
+    """
+    dataset = console.workspace.dataset(options.name)
+    load(dataset)
+    images = pending = 0
+    if dataset.ledger.exists():
+        with Ledger(dataset.ledger) as ledger:
+            names = [record.sha256 for record in ledger.images()]
+        labels: Labels = {}
+        if dataset.labels.exists():
+            with Journal(dataset.labels) as journal:
+                labels = current(journal)
+        images, pending = len(names), sum(name not in labels or labels[name].verdict == Verdict.PENDING for name in names)
+    console.out(
+        f"would show {images:,} images to {options.reviewer}, {pending:,} of them without a verdict, at http://{server.ADDRESS}:{options.port}"
+    )
+    return {"reviewer": options.reviewer, "images": images, "pending": pending, "port": options.port}
 
 
 def review(console: Console, options: Options) -> None:
@@ -52,8 +77,9 @@ def review(console: Console, options: Options) -> None:
         watch = Watch(session, streams=streams)
         watch.start()
         try:
-            _tell(console, session, place, options)
-            _serve(session, place, dataset)
+            with _until_a_signal() as (loop, stop):  # from before the address is known: whoever reads it may end the review
+                _tell(console, session, place, options)
+                server.serve(session, place, dataset.images, stop, loop)
         finally:
             watch.stop()
     with Journal(dataset.labels) as journal:
@@ -73,7 +99,7 @@ def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[t
             fo = app_dataset.connect(console.workspace.root, database.uri, name)
         try:
             with _readable(database, name):
-                _take_over(fo, dataset)
+                _take_over(fo, console.workspace, dataset, private=database.ours)
             with Journal(dataset.labels) as journal:
                 since, head = journal.head()
                 cards = queue.cards(console.workspace, dataset, definition, journal, options.reviewer, options.run)
@@ -113,13 +139,24 @@ def _readable(database: mongod.Database, name: str) -> Iterator[None]:
         ) from error
 
 
-def _take_over(fo: Any, dataset: Dataset) -> None:
-    """Bring edits that a killed review left in the App into the journal, before the App's dataset is made anew."""
-    if fo.dataset_exists(dataset.name):
-        old = fo.load_dataset(dataset.name)
-        if (old.info or {}).get("boxwright", {}).get("root"):
-            open_session(old).reconcile()
-            close_all()
+def _take_over(fo: Any, workspace: Workspace, dataset: Dataset, *, private: bool) -> None:
+    """Bring edits that a killed review left in the App into the journal, before the App's dataset is made anew.
+
+    A `private` database lies in the workspace: where it names another one, it was moved or copied with it. A database from
+    outside may hold what was reviewed in another place, whose journal that belongs to, if it is still there.
+    """
+    if not fo.dataset_exists(dataset.name):
+        return
+    old = fo.load_dataset(dataset.name)
+    origin = dict((old.info or {}).get("boxwright") or {})
+    if not origin.get("root"):
+        return
+    if private and origin["root"] != str(workspace.root):
+        old.info = {**old.info, "boxwright": {**origin, "root": str(workspace.root)}}
+        old.save()
+    if private or dataset.name in Workspace.at(origin["root"]).dataset_names():
+        open_session(old).reconcile()
+        close_all()
 
 
 def _tell(console: Console, session: Session, place: server.Place, options: Options) -> None:
@@ -165,16 +202,19 @@ def _line(document: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _serve(session: Session, place: server.Place, dataset: Dataset) -> None:
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+@contextmanager
+def _until_a_signal() -> Iterator[tuple[asyncio.AbstractEventLoop, asyncio.Event]]:
+    """An event loop, and the event that Ctrl-C and SIGTERM set in it."""
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         loop.add_signal_handler(number, stop.set)
     try:
-        server.serve(session, place, dataset.images, stop, loop)
+        yield loop, stop
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
         _close(loop)
 
 

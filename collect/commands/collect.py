@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from collect import definition as definitions
 from collect.console import Console
 from collect.definition import Definition
-from collect.errors import UsageError
+from collect.errors import MissingServiceError, UsageError
 from collect.files import exclusive
 from collect.licenses import allows, check_entry
 from collect.workspace import Dataset
 
 if TYPE_CHECKING:
     from collect.gather import LimitedPipeline
+    from collect.sources.source import Source
 
 #: Where downloads run -> the pipeline that does it there.
 ENGINES = {"local": "collect.gather:LimitedPipeline", "ray": "collect.ray_engine:RayPipeline"}
@@ -83,6 +85,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     addresses = tuple(arguments.allow_address)
     told = {"license": arguments.license, "allow_addresses": addresses, "polite": not arguments.impolite}
     sources = {name: open_source(name, replace(settings_for(name, definition), **told)) for name in names}
+    _tell_terms(sources.values(), console)
     Ledger(dataset.ledger).close()  # a new one is laid out by one connection, before several open it
     settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite)
     gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
@@ -96,15 +99,18 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
         raise
     with Ledger(dataset.ledger) as ledger:
         report = write_report(dataset, ledger, definition, gathered.ends)
+    in_vain = gathered.closed.keys() == sources.keys() and not any(gathered.states.values())
     for name, why in gathered.closed.items():
-        console.say(f"{name} was given up: {why}")
-    console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=dataset.name)
-    console.out(f"{gathered.verdict}. {gathered.states['KEPT']:,} images kept in {gathered.seconds:.1f} s; see {report}")
+        if why not in gathered.verdict:
+            console.say(f"{name} was given up: {why}")
+    if not in_vain:
+        console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=dataset.name)
+        console.out(f"{gathered.verdict}. {gathered.states['KEPT']:,} images kept in {gathered.seconds:.1f} s; see {report}")
     if gathered.reasons.get("DENIED(address)") and not addresses:
         console.say("addresses that are not public were refused; if they are your own servers, give --allow-address and run this again")
     if gathered.waiting:
         console.say(f"{gathered.waiting:,} URLs still wait (for a retry, or beyond quota and limit); run the same command again to go on")
-    return {
+    result = {
         "states": gathered.states,
         "reasons": gathered.reasons,
         "seconds": round(gathered.seconds, 3),
@@ -114,6 +120,16 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
         "waiting": gathered.waiting,
         "report": str(report),
     }
+    if in_vain:
+        console.document(result)
+        raise MissingServiceError(f"nothing came: {gathered.verdict}")
+    return result
+
+
+def _tell_terms(sources: Iterable[Source], console: Console) -> None:
+    names = [source.name for source in sources if source.terms == "restricted"]
+    if names:
+        console.say(f"note: the terms of {', '.join(names)} restrict what results may be used for; to use them is your decision")
 
 
 def _engine(name: str) -> type[LimitedPipeline]:
@@ -126,8 +142,10 @@ def _plan(definition: Definition, names: list[str], console: Console) -> dict[st
     from collect.planner import is_explicit
     from collect.sources.source import open_source, settings_for
 
-    for name in names:
-        open_source(name, settings_for(name, definition)).close()
+    sources = [open_source(name, settings_for(name, definition)) for name in names]
+    for source in sources:
+        source.close()
+    _tell_terms(sources, console)
     rows = [
         (name, entry.name, name.partition(":")[2] if is_explicit(name) else ", ".join(entry.queries or (entry.name,)), entry.quota)
         for name in names

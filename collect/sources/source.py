@@ -85,8 +85,7 @@ class SourceSettings:
     `base_url` None = the provider's own. `licenses` is the definition's allow-list, for sources that can filter;
     `license` is the user's word (an SPDX id) for sources that carry none. `allow_addresses` are addresses, else refused
     as private, that a browser may visit. `polite` False = no pauses, for one's own servers. `options` are the
-    provider's own parameters, laid over those that a source sets itself. `frame_step_s` is the time between two frames
-    taken from a video.
+    provider's own parameters, laid over those that a source sets itself.
     """
 
     base_url: str | None = None
@@ -101,7 +100,6 @@ class SourceSettings:
     market: str = "en-US"
     safe_search: str = "Moderate"
     options: Mapping[str, str] = field(default_factory=dict)
-    frame_step_s: float = 1.0
 
 
 class Source(Protocol):
@@ -178,15 +176,19 @@ def open_source(name: str, settings: SourceSettings) -> Source:
 
 
 def check_names(definition: Definition) -> None:
-    """See that `base_urls` and `options` name sources there are.
+    """See that `base_urls` and `options` name sources that take them.
 
     Raises:
         UsageError: one of them does not; names the nearest.
     """
     known = [*SOURCES, *(entry.name for entry in metadata.entry_points(group=OUTSIDERS))]
-    for name in (*definition.collect.base_urls, *definition.collect.options):
-        if name not in known and not name.startswith(tuple(PREFIXED)):
-            raise unknown_name("source in [collect]'s base_urls or options", name, known)
+    for key, names, valid in (
+        ("base_urls", definition.collect.base_urls, known),
+        ("options", definition.collect.options, [*known, "video"]),
+    ):
+        for name in names:
+            if name not in valid:
+                raise unknown_name(f"source in [collect]'s {key}", name, valid)
 
 
 def key_variable(name: str) -> str:
@@ -207,7 +209,7 @@ def settings_for(name: str, definition: Definition, environ: Mapping[str, str] =
         contact=definition.contact,
         licenses=policy.licenses,
         min_side_px=policy.min_side_px,
-        options=policy.options.get(name, {}),
+        options=policy.options.get(name.partition(":")[0], {}),
     )
 
 

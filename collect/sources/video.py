@@ -1,5 +1,7 @@
 """`video:FILE`: frames of a video, one for each step of time, the first frames of new scenes preferred.
 
+The step is `frame_step_s` under `[collect.options.video]`, one second where nothing is said.
+
 A frame is named by `file:///…/v.mp4#frame=123`. The frames of one video share a group, so that no split tears them apart.
 """
 
@@ -13,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from collect.errors import NotFoundError, UsageError
+from collect.errors import NotFoundError, UsageError, unknown_name
 from collect.records import Candidate
 from collect.sources.local import existing, path_of
 from collect.sources.source import Page, SourceSettings, page_of, stated_licence
@@ -44,15 +46,17 @@ class Video:
 
     Raises:
         NotFoundError: there is no such file, or OpenCV cannot read it as a video.
+        UsageError: an option is unknown, or no time.
     """
 
     terms = "open"
 
     def __init__(self, name: str, settings: SourceSettings) -> None:
         self.name = name
+        step_s = _step_s(settings)
         self._path = existing(Path(name.partition(":")[2]))
         self._reader = _Reader(self._path)
-        self._step_frames = max(1, round(settings.frame_step_s * self._reader.frames_per_second))
+        self._step_frames = max(1, round(step_s * self._reader.frames_per_second))
         self._stated = stated_licence(settings)
 
     def search(self, query: str, class_name: str, cursor: str | None) -> Page:
@@ -106,6 +110,21 @@ class Video:
                     return taken, number
         begun = (number - start) % self._step_frames
         return taken + (changes or ([number - begun] if begun else [])), None
+
+
+def _step_s(settings: SourceSettings) -> float:
+    """Seconds between two frames."""
+    for option in settings.options:
+        if option != "frame_step_s":
+            raise unknown_name("option of video", option, ["frame_step_s"])
+    said = settings.options.get("frame_step_s", "1")
+    try:
+        step_s = float(said)
+    except ValueError:
+        step_s = 0.0
+    if not 0 < step_s < float("inf"):
+        raise UsageError(f"frame_step_s is '{said}'; it is the number of seconds between two frames, above 0")
+    return step_s
 
 
 class _Reader:

@@ -211,6 +211,15 @@ def test_unknown_classes_are_listed_with_the_nearest_and_old_names_count(workspa
     assert any(USER_SUPPLIED in problem.problem and problem.done is Done.NOTED for problem in outcome.problems)
 
 
+def test_images_that_are_there_keep_their_licence_and_no_other_is_told_of(workspace, one_image):
+    dataset = workspace.new_dataset("pets")
+    definition.create(dataset, definition.template("pets", [(4, "cat")]))
+    bring_in(dataset, "coco", one_image, licence="CC0-1.0")
+    again = bring_in(dataset, "coco", one_image)
+    assert {record.licence.spdx for record in records_of(dataset).values()} == {"CC0-1.0"}
+    assert not [problem for problem in again.problems if "licenses" in problem.problem]
+
+
 def test_ids_split_licence_and_unreviewed_are_as_asked(workspace, one_image):
     dataset = workspace.new_dataset("asked")
     document = json.loads(one_image.read_text())

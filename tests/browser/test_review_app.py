@@ -182,6 +182,9 @@ def test_a_review_by_hand(scene: Scene, tmp_path: Path) -> None:
     (relabelled,) = scene.after(lambda: app.keys("3"), "edit")
     assert (relabelled.box, relabelled.category, relabelled.xywh) == (draw.box, "buoy", moved.xywh)
     scene.shot("relabelled")
+    app.keys("3")  # its class already: nothing to do, and no field takes the keys that follow
+    wait(lambda: app.there(".bw-say"), "a word about the class")
+    assert app.driver.switch_to.active_element.tag_name != "input"
     (gone,) = scene.after(lambda: app.keys(BACKSPACE), "delete")
     assert (gone.box, gone.status) == (draw.box, "gone")
 

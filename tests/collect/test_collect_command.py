@@ -95,6 +95,16 @@ def test_collect__limit_is_kept_exactly_and_the_rest_waits(demo: Workspace, caps
     assert second["states"]["KEPT"] == 3
 
 
+def test_collect__limit_is_kept_exactly_on_a_folder(
+    demo: Workspace, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [offer for path, offer in site.offers.items() if path.startswith("/photos/") and not offer.headers and not offer.failures][:6]
+    for number, offer in enumerate(good):
+        (tmp_path / f"{number}.jpg").write_bytes(offer.body)
+    words = ("collect", "demo", "--source", f"folder:{tmp_path}", "--license", "CC-BY-4.0", "--limit", "2")
+    assert [run(demo, capsys, *words)["states"]["KEPT"] for _ in range(3)] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("cap", ["max_per_author = 2", "max_per_domain = 6"])
 def test_collect__a_cap_holds_and_one_that_is_lifted_lets_the_rest_in(
     demo: Workspace, capsys: pytest.CaptureFixture[str], cap: str
@@ -163,6 +173,11 @@ def test_collect__two_at_once_are_refused(demo: Workspace, capsys: pytest.Captur
         (("collect", "demo", "--license", "free for all"), 2, "no SPDX id"),
         (("collect", "demo", "--source", "urls:/nowhere.txt"), 3, "/nowhere.txt"),
         (("collect", "demo", "--source", "openverse", "--allow-address", "home"), 2, "home"),
+        (
+            ("collect", "demo", "--source", "page:http://127.0.0.1:1/", *ALLOW),
+            5,
+            "every source was given up (page:http://127.0.0.1:1/: BLOCKED",
+        ),
         (("recheck", "nothing"), 3, "boxwright init nothing"),
     ],
 )
@@ -171,6 +186,15 @@ def test_collect__bad_input_is_a_sentence(
 ) -> None:
     got, text = fails(demo, capsys, *words)
     assert got == code and said in text
+
+
+def test_collect__tells_of_restricted_terms_and_of_options_that_nobody_reads(demo: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "terms of bing-api, bing-images restrict" in fails(demo, capsys, "collect", "demo", "--dry-run")[1]
+    assert "terms" not in fails(demo, capsys, "collect", "demo", "--source", "openverse", "--dry-run")[1]
+    definition = demo.dataset("demo").definition
+    definition.write_text(definition.read_text() + "\n[collect.options.folder]\ndepth = 2\n")
+    code, words = fails(demo, capsys, "collect", "demo", "--source", "openverse", "--dry-run")
+    assert code == 2 and "unknown source in [collect]'s options 'folder'" in words
 
 
 def test_collect__dry_run_touches_nothing(demo: Workspace, site: Site, capsys: pytest.CaptureFixture[str]) -> None:

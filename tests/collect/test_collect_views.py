@@ -46,6 +46,9 @@ def test_thumbnail__upright_and_small(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(base64.b64decode(thumbnail(path).partition(",")[2]))) as small:
         assert max(small.size) == 160
         assert (small.width > small.height) == (sideways.size_wh[0] > sideways.size_wh[1])
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03"  # five entries are told, and none is whole: Pillow warns
+    Image.new("RGB", (40, 20)).save(path, exif=exif)
+    assert thumbnail(path)
     path.write_bytes(sideways.jpeg[:500])
     assert thumbnail(path) == ""
 

@@ -37,6 +37,10 @@ def test_parse__options_become_what_a_query_string_carries() -> None:
         ("min_side_px = 64", "min_side_px = 64\n[collect.options.serpapi]\nengine = [1]", "engine = [1]", "must be a text"),
         ("min_side_px = 64", "min_side_px = 64\noptions.serpapi = 3", "options.serpapi = 3", "write [collect.options.serpapi]"),
         ("epochs = 30", "epochs = 30\nepsilon = 0.5", "epsilon = 0.5", "0.005 is half an AP point"),
+        ("min_side_px = 64", "min_side_px = 64\nper_domain = 0", "per_domain = 0", "'per_domain' must be from 1 to 1000, not 0"),
+        ("min_side_px = 64", "min_side_px = -1", "min_side_px = -1", "at least 0"),
+        ("min_side_px = 64", "min_side_px = 64\nmax_blur = 95", "max_blur = 95", "from 0 to 1"),
+        ("quota = 200", "quota = -1", "quota = -1", "at least 0"),
         ("epochs = 30", "epochs = 30\nepochs = 31", "epochs = 31", "not valid TOML"),
     ],
 )

@@ -24,7 +24,8 @@ class Propose:
             "--from",
             dest="source",
             metavar="WHO",
-            help="opencv-face, run:RUN (run:champion), or zero-shot:MODEL (a hub name or a folder); default: [annotate] proposer",
+            help="opencv-face, run:RUN (run:champion), zero-shot:MODEL (a hub name or a folder), or sources: the boxes that Open Images"
+            " brought with its images; default: [annotate] proposer",
         )
         parser.add_argument("--weights", default="", metavar="PATH", help="where the model's weights lie")
         parser.add_argument(
@@ -45,7 +46,7 @@ class Propose:
         recipe = definition.load(dataset)
         source = arguments.source or recipe.annotate.proposer
         if not source:
-            raise UsageError("say who proposes: --from opencv-face, --from run:RUN or --from zero-shot:MODEL")
+            raise UsageError("say who proposes: --from opencv-face, --from run:RUN, --from zero-shot:MODEL or --from sources")
         proposer = open_proposer(source, _request(arguments, console, dataset, recipe))
         console.say(f"{proposer.name} starts at {proposer.threshold:.2f}{f': {proposer.reason}' if proposer.reason else ''}")
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:

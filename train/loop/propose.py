@@ -99,9 +99,12 @@ class Open(Protocol):
 #: The part of `--from` before the colon -> who opens it.
 PROPOSERS: dict[str, str] = {
     "opencv-face": "train.loop.proposers:open_face",
+    "sources": "train.loop.brought:open_brought",
     "run": "train.loop.proposers:open_run",
     "zero-shot": "train.loop.zero_shot:open_zero_shot",
 }
+#: Those that need no name behind a colon.
+_NAMELESS = {"opencv-face", "sources"}
 
 
 @dataclass
@@ -116,7 +119,7 @@ class Tally:
 
 
 def open_proposer(source: str, request: Request) -> Proposer:
-    """The proposer that `--from` names: `opencv-face`, `run:RUN` or `zero-shot:MODEL`.
+    """The proposer that `--from` names: `opencv-face`, `sources`, `run:RUN` or `zero-shot:MODEL`.
 
     Raises:
         UsageError: no such proposer.
@@ -125,7 +128,7 @@ def open_proposer(source: str, request: Request) -> Proposer:
     kind, _, model = source.partition(":")
     if kind not in PROPOSERS:
         raise unknown_name("proposer", kind, PROPOSERS)
-    if kind != "opencv-face" and not model:
+    if kind not in _NAMELESS and not model:
         raise UsageError(f"--from {kind} needs a name behind a colon, such as --from {kind}:NAME")
     module, _, attribute = PROPOSERS[kind].partition(":")
     opener = cast("Open", getattr(importlib.import_module(module), attribute))

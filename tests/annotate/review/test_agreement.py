@@ -99,7 +99,23 @@ def test_effort__a_box_counts_once_per_verdict(journal: Journal, definition: Def
     write_report(tmp_path / "report.html", "<beach>", effort(journal))
     text = (tmp_path / "report.html").read_text()
     assert "&lt;beach&gt;" in text
-    assert "33 %" in text
+    assert "33 %" in text and "1 accepted, 12.0 s each" in text
+
+
+def test_effort__an_undone_verdict_counts_by_its_time_alone(journal: Journal, definition: Definition) -> None:
+    journal.append([box_event(Kind.IMPORT, "import:coco", ONE, new_box_id(), Status.PRESENT, "gull", (x, 10, 30, 30)) for x in (10, 60)])
+    desk = Desk(journal, definition, "ann")
+    now = verdicts.shown(definition, ONE, (200, 100), current(journal)[ONE])
+    _, now = verdicts.draw(desk, now, "crab", (160, 60, 20, 20))
+    verdicts.mark_negative(desk, now, seconds=6.0)  # pressed by mistake: all three boxes go
+    verdicts.undo(desk, ONE)
+    assert effort(journal).as_document()["ann"]["verdicts"] == {}
+    verdicts.accept(desk, now, seconds=4.0)
+    summary = effort(journal).as_document()["ann"]
+    assert summary["verdicts"] == {"accepted": 1}
+    assert summary["acts"] == {"drawn": 1, "confirmed": 2}
+    assert summary["share_untouched"] == 1.0
+    assert summary["boxes_per_minute"] == pytest.approx(60 * 3 / 10)
 
 
 def test_effort__boxes_that_stood_there_are_confirmed_and_a_release_has_its_hours(

@@ -620,6 +620,10 @@ def test_command__bad_input(
     assert boxwright.main(["review", "beech", *root]) == 3
     assert "did you mean 'beach'" in capsys.readouterr().err
     assert boxwright.main(["review", "beach", "--reviewer", " ", *root]) == 2
+    before = sorted(workspace.root.rglob("*"))
+    assert boxwright.main(["review", "beach", "--reviewer", "ann", "--dry-run", *root]) == 0
+    assert "would show 3 images to ann, 3 of them without a verdict" in capsys.readouterr().out
+    assert sorted(workspace.root.rglob("*")) == before, "a dry run writes nothing"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -9,13 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import bson
 import pymongo
 import pytest
 from PIL import Image
@@ -43,7 +42,7 @@ def dataset(make_beach: MakeBeach) -> Dataset:
 
 
 def review(root: Path) -> tuple[int, dict[str, Any], str]:
-    """Start a review and end it as soon as it serves: its exit code, its first line, and what it said."""
+    """Start a review and end it at the moment at which its address is there: its exit code, its first line, and what it said."""
     command = [sys.executable, "-m", "boxwright", "review", "beach", "--reviewer", "ann", "--root", str(root), "--no-open", "--json"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")} | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
@@ -51,8 +50,6 @@ def review(root: Path) -> tuple[int, dict[str, Any], str]:
         first = process.stdout.readline()
         try:
             if first:
-                with suppress(urllib.error.HTTPError):  # an answer too: it serves now
-                    urllib.request.urlopen(json.loads(first)["url"], timeout=60).close()
                 process.send_signal(signal.SIGTERM)
             _, words = process.communicate(timeout=120)
         finally:
@@ -77,9 +74,32 @@ def with_broken_samples(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(path.read_bytes()[:4096] + b"x" * (path.stat().st_size - 4096))
 
 
+def test_a_workspace_that_was_moved_goes_on_and_a_copy_keeps_its_edits_to_itself(
+    tmp_path: Path, workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert review(workspace.root)[0] == 0
+    copy, elsewhere = tmp_path / "copy", tmp_path / "elsewhere"
+    shutil.copytree(workspace.root, copy, ignore=shutil.ignore_patterns("copy"))
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    stroke = {"_cls": "Detection", "_id": bson.ObjectId(), "label": "gull", "bounding_box": [0.1, 0.1, 0.5, 0.5]}
+    with mongod.running(copy) as database, pymongo.MongoClient(database.uri) as client:  # an edit that a kill left there
+        (name,) = [name for name in client["boxwright-ann"].list_collection_names() if name.startswith("samples.")]
+        change = {"$push": {"boxes.detections": stroke}, "$set": {"last_modified_at": datetime.now(UTC)}}
+        assert client["boxwright-ann"][name].update_one({"sha256": IMAGES[1]}, change).modified_count
+    code, told, words = review(copy)
+    assert (code, told.get("images")) == (0, 3), words
+    with Journal(dataset.labels) as ours, Journal(Workspace.at(copy).dataset("beach").labels) as theirs:
+        assert [event.kind for event in ours.events()] == ["verdict"]
+        assert [event.kind for event in theirs.events()] == ["verdict", "draw"]
+    copy.rename(elsewhere)
+    code, told, words = review(elsewhere)
+    assert (code, told.get("images")) == (0, 3), words
+
+
 def test_it_says_which_folder_to_delete_and_loses_nothing(workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     root = workspace.root
-    assert review(root)[0] == 0
+    code, told, words = review(root)
+    assert (code, told["pending"]) == (0, 2) and (dataset.folder / "review-report.html").exists(), words
     with Journal(dataset.labels) as journal:
         head = journal.head()
     for spoil in (of_a_newer_fiftyone, with_broken_samples):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from collect.errors import NotFoundError
+from collect.errors import NotFoundError, UsageError
 from collect.sources.source import SourceSettings, open_source
 from collect.sources.video import frame_number
 
@@ -34,7 +34,7 @@ def video(tmp_path):
 
 
 def test_search__a_frame_a_step_and_scene_changes_first(video):
-    source = open_source(f"video:{video}", SourceSettings(license="CC0-1.0", frame_step_s=1.0))
+    source = open_source(f"video:{video}", SourceSettings(license="CC0-1.0"))
     page = source.search("", "thing", None)
     assert [frame_number(candidate.url) for candidate in page.candidates] == [0, 10, 23, 30, 41, 50, 60]
     assert page.dry
@@ -68,6 +68,15 @@ def test_search__resumes_at_the_cursor(video, monkeypatch):
         if cursor is None:
             break
     assert found == [0, 10, 23, 30, 41, 50, 60]
+
+
+def test_open__the_step_is_an_option(video):
+    source = open_source(f"video:{video}", SourceSettings(options={"frame_step_s": "2.5"}))
+    assert [frame_number(candidate.url) for candidate in source.search("", "thing", None).candidates] == [23, 41, 50]
+    source.close()
+    for options, words in (({"frame_step": "2"}, "did you mean 'frame_step_s'"), ({"frame_step_s": "0"}, "above 0")):
+        with pytest.raises(UsageError, match=words):
+            open_source(f"video:{video}", SourceSettings(options=options))
 
 
 def test_open__no_video(tmp_path):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +18,10 @@ import boxwright
 from annotate.boxes import iou_matrix
 from annotate.journal import Journal, Kind, Status, box_event, verdict_event
 from annotate.state import ImageLabels, current
+from collect import definition as definitions
 from collect.errors import MissingServiceError, UsageError
+from collect.sources.open_images import SUBSETS
+from tests.collect.collecting import jpeg
 from train.loop.propose import ANY_CLASS_IOU, SAME_CLASS_IOU, Found, Request, Tally, changes, merge_found, open_proposer, propose, undecided
 from train.loop.proposers import Tiled, tiles
 
@@ -34,6 +41,11 @@ class Fixed:
     def propose(self, image_HW3, record):
         self.seen.append(image_HW3.shape[:2])
         return list(self.boxes)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Nothing."""
 
 
 def run_all(proposer, dataset, records) -> Tally:
@@ -58,6 +70,39 @@ def test_proposals_carry_model_score_and_provenance(make_dataset, noise):
     assert (first.category, first.xywh, first.score, first.proposed_by) == ("cat", A.xywh, 0.9, "model:fixed")
     assert first.details == {"prompt": "a cat", "threshold": 0.25, "weights_sha256": "ab" * 32}
     assert second.details == {"threshold": 0.25, "weights_sha256": "ab" * 32}
+
+
+def test_boxes_that_a_source_brought_become_proposals(workspace, tmp_path, capsys):
+    """Open Images' own lists in a folder, the picture on a real server: `collect`, then `propose --from sources`."""
+    lists, web = tmp_path / "lists", tmp_path / "web"
+    lists.mkdir()
+    web.mkdir()
+    (web / "a.jpg").write_bytes(jpeg(1, (160, 120)))
+    handler = partial(Quiet, directory=str(web))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.jpg"
+        (lists / "class-descriptions-boxable.csv").write_text("/m/1,Cat\n")
+        heading = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n"
+        for subset, (boxes, images) in SUBSETS.items():
+            rows = "i,/m/1,0.25,0.5,0.5,1,0\n" if subset == "validation" else ""
+            (lists / Path(boxes).name).write_text(heading + rows)
+            row = f"i,{url},https://creativecommons.org/licenses/by/2.0/,me\n" if rows else ""
+            (lists / Path(images).name).write_text("ImageID,OriginalURL,License,Author\n" + row)
+        dataset = workspace.new_dataset("pets")
+        text = definitions.template("pets", [(1, "kitty")]).replace("[collect]", f'[collect]\nbase_urls = {{ open-images = "{lists}" }}')
+        definitions.create(dataset, text.replace('queries = ["kitty"]', 'queries = ["Cat"]'))
+        root = ["--root", str(workspace.root)]
+        assert boxwright.main(["propose", "pets", "--from", "sources", *root]) == 3
+        assert boxwright.main(["collect", "pets", "--source", "open-images", "--allow-address", "127.0.0.1", "--impolite", *root]) == 0
+        server.shutdown()
+    capsys.readouterr()
+    assert boxwright.main(["propose", "pets", "--from", "sources", "--json", *root]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == {"kitty": 1}
+    with Journal(dataset.labels) as journal:
+        (entry,) = current(journal).values()
+    (box,) = entry.proposed()
+    assert (box.proposed_by, box.xywh) == ("model:sources", (40, 60, 40, 60))
 
 
 def test_again__same_boxes_write_nothing(make_dataset, noise):
