@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def _best_part(whole: NDArray[np.float32], crop: NDArray[np.float32]) -> float:
     `C` is the product of `yᵀ C` with `W xᵀ`, and the square of its length is that of `yᵀ y` with `W xᵀ x Wᵀ`.
     """
     cuts, squares, sums = _cuts()
-    whole = whole - whole.mean()  # every part is shifted alike, which its correlation does not see
+    whole = np.asarray(whole - whole.mean(), np.float32)  # every part is shifted alike, which its correlation does not see
     wanted = _unit(crop[None])[0].reshape(crop.shape)
     products = _pairs(cuts.swapaxes(1, 2) @ wanted, whole @ cuts.swapaxes(1, 2))
     means = (sums @ whole) @ sums.swapaxes(1, 2) / SIGNATURE_SIDE**2
@@ -51,7 +52,7 @@ def _best_part(whole: NDArray[np.float32], crop: NDArray[np.float32]) -> float:
     return float((products / np.sqrt(np.maximum(lengths, 1.0))).max())
 
 
-def _pairs(along_y: NDArray[np.float32], along_x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _pairs(along_y: NDArray[Any], along_x: NDArray[Any]) -> NDArray[np.float32]:
     """For each scale the sums of products of every matrix of the one with every matrix of the other, (scales, steps, steps)."""
     shape = (len(_SCALES), _STEPS, SIGNATURE_SIDE**2)
     return np.asarray(along_y.reshape(shape) @ along_x.reshape(shape).swapaxes(1, 2), np.float32)
