@@ -37,7 +37,7 @@ class SyncedInTheBackground:
         self._marker = dataset.locks / "unsynced.json"
         self._stop = threading.Event()
         left = _read(self._marker)
-        goes_on = bool(left) and left["boot"] == _boot_id() != ""
+        goes_on = bool(left) and left["boot"] == boot_id() != ""
         self.taken_back = 0 if goes_on or not left else _take_back(dataset, ledger, left["since"])
         # What a killed process wrote may still be unsynced.
         self._since = left["since"] if goes_on else now()
@@ -55,7 +55,7 @@ class SyncedInTheBackground:
         self._marker.unlink(missing_ok=True)
 
     def _mark(self) -> None:
-        write_atomic(self._marker, json.dumps({"boot": _boot_id(), "since": self._since}))
+        write_atomic(self._marker, json.dumps({"boot": boot_id(), "since": self._since}))
 
     def _sync_for_ever(self) -> None:
         began = now()
@@ -91,7 +91,7 @@ def _is_whole(dataset: Dataset, sha256: str, extension: str) -> bool:
         return path.is_file() and sha256_file(path) == sha256
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
     """Which run of the machine this is; "" where the system does not say, and then every unclean end counts as a power cut."""
     try:
         return _BOOT_ID.read_text().strip()

@@ -162,8 +162,10 @@ class Run:
             del self._num_lanes[domain]
             if not self._queues[domain]:
                 del self._queues[domain]
-        if not task.cancelled() and task.exception():
-            self._failure = task.exception()
+        if not task.cancelled():
+            self._failure = self._failure or task.exception()
+            if self._queues.get(domain):
+                self._open_lanes(domain)  # what was leased between the lane's last look at its queue and this call
         self._wake.set()
 
     async def _lane(self, queue: deque[Lease]) -> None:

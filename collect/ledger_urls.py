@@ -184,6 +184,14 @@ class UrlTable(LedgerFile):
         values = {**dict(row), "state": State(row["state"]), "reason": Reason(row["reason"])}
         return Settlement(url_id=values.pop("id"), retry_at=values.pop("not_before"), **values)
 
+    def num_urls(self) -> int:
+        """How many URLs were ever seen: none is forgotten, so the last one's number."""
+        return int(self._db.execute("SELECT coalesce(max(id), 0) FROM urls").fetchone()[0])
+
+    def is_waiting(self, url: str) -> bool:
+        """Whether a URL is known and nothing final became of it."""
+        return self._db.execute(f"SELECT 1 FROM urls WHERE url = ? AND state IN {_WAITING}", (url,)).fetchone() is not None  # noqa: S608
+
     def next_due(self) -> float | None:
         """Unix time at which the next waiting URL may be leased; None when none waits."""
         row = self._db.execute(f"SELECT min(not_before) FROM urls INDEXED BY urls_waiting WHERE state IN {_WAITING}").fetchone()  # noqa: S608

@@ -35,10 +35,13 @@ from collect.net.robots import RobotsCache
 from collect.net.throttle import Throttle
 from collect.net.visit import Visit
 from collect.records import Candidate, Reason, State
+from collect.spool import Spool
 from collect.version import user_agent
 from collect.workspace import Dataset
 
 _LEASES_PER_DOMAIN = 16
+#: Less than every hundredth URL is on the wire at a time, so that a kill costs no more than that; but so many always may be.
+_FEWEST_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,18 @@ class Pipeline:
             InspectLimits(max_bytes, round(policy.max_megapixels * 1e6), policy.max_frames, policy.min_side_px, policy.max_aspect),
             settings.num_decoders, settings.decode_deadline_s,
         )  # fmt: skip
-        throttle = Throttle(policy.concurrency, policy.per_domain, polite=settings.polite)
+        throttle = Throttle(min(_FEWEST_AT_A_TIME, policy.concurrency), policy.per_domain, polite=settings.polite)
         limits = FetchLimits(max_bytes, policy.deadline_s, settings.stall_s, settings.min_bytes_per_s, settings.max_redirects)
         guard = AddressGuard(settings.allow_addresses, settings.lookup)
         self._fetcher = Fetcher(guard, throttle, limits, user_agent(definition.contact))
         self._robots = RobotsCache(self._fetcher) if settings.polite else None
-        self._throttle = throttle
+        self._throttle, self._num_urls = throttle, 0
         self.concurrency = policy.concurrency
         self.lanes_per_domain = policy.per_domain if settings.polite else policy.concurrency
         # One thread keeps the books: leases and settlements never contend, and SQLite sees one writer.
         self._books = ThreadPoolExecutor(1, "books")
         self._decoding = Decoding(self._workers)
+        self._spool = Spool(dataset)
 
     def __enter__(self) -> Self:
         gc.freeze()  # what was imported lives as long as the process: looking through it again and again costs a twentieth of the time
@@ -106,7 +110,7 @@ class Pipeline:
             self._runner.run(self._fetcher.__aexit__())
         self._runner.close()
         self._decoding.close()
-        self._books.submit(self._ledger.close).result()
+        self._books.submit(self._close_books).result()
         self._synced.__exit__(*exception)
         gc.unfreeze()
         self._books.shutdown()
@@ -116,9 +120,16 @@ class Pipeline:
         self._ledger = Ledger(self._path, synced=False)
         self._ledger.reclaim()
         blobs.sweep(self._dataset)
+        self._spool.take_up(self._ledger.is_waiting)
         self._synced = SyncedInTheBackground(self._dataset, self._ledger)
         self._synced.__enter__()
         self._admission = Admission(self._dataset, self._definition, self._ledger, self._retries)
+
+    def _close_books(self) -> None:
+        try:
+            self._spool.close(self._ledger.is_waiting)
+        finally:
+            self._ledger.close()
 
     def drain(self, should_stop: Callable[[], bool] = lambda: False, on_progress: Callable[[Progress], None] | None = None) -> None:
         """Download what waits until nothing is due, or until `should_stop()`; URLs that rest for a retry are left.
@@ -183,6 +194,16 @@ class Pipeline:
         return await asyncio.get_running_loop().run_in_executor(self._books, work)
 
     async def fetch(self, lease: Lease) -> Arrival:
+        """What a URL brings: received by a process before this one, or fetched, and then on the disk at once."""
+        arrival = self._spool.recall(lease)
+        if arrival is None:
+            self._throttle.widen(min(self.concurrency, (self._num_urls - 1) // 100))
+            arrival = await self.visit(lease)
+            if arrival.lost is None:
+                self._spool.keep(arrival)
+        return arrival
+
+    async def visit(self, lease: Lease) -> Arrival:
         """Fetch one URL."""
         visit = Visit(self._robots, self._throttle)
         reply = await self._fetcher.fetch(lease.url, visit.check, visit.wanted)
@@ -194,7 +215,7 @@ class Pipeline:
 
     async def inspect(self, arrival: Arrival) -> Arrival:
         """Add the verdict on an arrival's bytes, from one of the decoding processes."""
-        if arrival.lost is not None:
+        if arrival.lost is not None or arrival.verdict is not None:
             return arrival
         return replace(arrival, verdict=await self._decoding.verdict(arrival.data))
 
@@ -202,6 +223,7 @@ class Pipeline:
         """Leases to be fetched, and those refused before that (settled already). In the books' thread."""
         per_domain = _LEASES_PER_DOMAIN if self._settings.polite else 0
         leases, refused = [], []
+        self._num_urls = self._ledger.num_urls()
         for lease in self._ledger.lease(limit, per_domain=per_domain, busy=busy if self._settings.polite else ()):
             early = self._admission.refuse_early(lease)
             if early:
@@ -214,7 +236,9 @@ class Pipeline:
 
     def admit(self, arrivals: list[Arrival]) -> list[Settlement]:
         """Settle arrivals. In the books' thread."""
-        return self._admission.admit(arrivals)
+        settlements = self._admission.admit(arrivals)
+        self._spool.settled(arrival.lease.url_id for arrival in arrivals)
+        return settlements
 
     def give_back(self, leases: list[Lease]) -> None:
         """Return untried leases. In the books' thread."""

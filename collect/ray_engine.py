@@ -42,7 +42,7 @@ class RayPipeline(LimitedPipeline):
         super().__exit__(*exception)
         self._ray.shutdown()
 
-    async def fetch(self, lease: Lease) -> Arrival:
+    async def visit(self, lease: Lease) -> Arrival:
         """Fetch and inspect one URL in the worker that has its domain."""
         station = self._stations[zlib.crc32(lease.domain.encode()) % len(self._stations)]
         try:
@@ -50,21 +50,17 @@ class RayPipeline(LimitedPipeline):
         except self._ray.exceptions.RayError as error:
             return Arrival(lease, lost=Lost(State.RETRY, Reason.CONNECTION, f"its Ray worker is gone: {type(error).__name__}"))
 
-    async def inspect(self, arrival: Arrival) -> Arrival:
-        """Nothing more: the worker has done it."""
-        return arrival
-
 
 class _Station:
     """A Ray actor: fetches and inspects, keeps no books."""
 
     def __init__(self, dataset: Dataset, definition: Definition, settings: DownloadSettings) -> None:
-        no_ledger = cast(Ledger, SimpleNamespace(path=Path(os.devnull)))  # never opened: only `fetch` and `inspect` are used here
+        no_ledger = cast(Ledger, SimpleNamespace(path=Path(os.devnull)))  # never opened: only `visit` and `inspect` are used here
         self._pipeline = _Bookless(dataset, definition, no_ledger, settings)
 
     async def visit(self, lease: Lease) -> Arrival:
         await self._pipeline.go_online()
-        return await self._pipeline.inspect(await self._pipeline.fetch(lease))
+        return await self._pipeline.inspect(await self._pipeline.visit(lease))
 
 
 class _Bookless(Pipeline):
@@ -73,6 +69,7 @@ class _Bookless(Pipeline):
     async def go_online(self) -> None:
         if not self._is_online:
             self._is_online = True
+            self._throttle.widen(self.concurrency)  # how many URLs there are is known elsewhere
             await self._fetcher.__aenter__()
 
 

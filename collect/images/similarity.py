@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +37,25 @@ def confirmed(signature_a: str, signature_b: str) -> bool:
 
 
 def _best_part(whole: NDArray[np.float32], crop: NDArray[np.float32]) -> float:
-    """The correlation of `crop` with the part of `whole` that resembles it most."""
-    cuts, side = _cuts(), SIGNATURE_SIDE
-    # All cuts along x at once, then for each scale those along y.
-    across = (cuts @ whole.T).reshape(len(_SCALES), _STEPS * side, side)
-    wanted, best = _unit(crop[None])[0], 0.0
-    for along, columns in zip(cuts.reshape(len(_SCALES), _STEPS * side, side), across, strict=True):
-        parts = (along @ columns.T).reshape(_STEPS, side, _STEPS, side).transpose(0, 2, 1, 3)
-        best = max(best, float((_unit(parts.reshape(-1, side, side)) @ wanted).max()))
-    return best
+    """The correlation of `crop` with the part of `whole` that resembles it most.
+
+    No part is made: with `y` and `x` the matrices that cut it along the sides, the part is `y W xᵀ`, its product with the crop
+    `C` is the product of `yᵀ C` with `W xᵀ`, and the square of its length is that of `yᵀ y` with `W xᵀ x Wᵀ`.
+    """
+    cuts, squares, sums = _cuts()
+    whole = np.asarray(whole - whole.mean(), np.float32)  # every part is shifted alike, which its correlation does not see
+    wanted = _unit(crop[None])[0].reshape(crop.shape)
+    products = _pairs(cuts.swapaxes(1, 2) @ wanted, whole @ cuts.swapaxes(1, 2))
+    means = (sums @ whole) @ sums.swapaxes(1, 2) / SIGNATURE_SIDE**2
+    lengths = _pairs(squares, whole @ squares @ whole.T) - SIGNATURE_SIDE**2 * means**2
+    # A part without any contrast resembles nothing: what is left of its length is rounding.
+    return float((products / np.sqrt(np.maximum(lengths, 1.0))).max())
+
+
+def _pairs(along_y: NDArray[Any], along_x: NDArray[Any]) -> NDArray[np.float32]:
+    """For each scale the sums of products of every matrix of the one with every matrix of the other, (scales, steps, steps)."""
+    shape = (len(_SCALES), _STEPS, SIGNATURE_SIDE**2)
+    return np.asarray(along_y.reshape(shape) @ along_x.reshape(shape).swapaxes(1, 2), np.float32)
 
 
 def _unit(pictures_NHW: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -55,12 +66,9 @@ def _unit(pictures_NHW: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @cache
-def _cuts() -> NDArray[np.float32]:
-    """The matrices that cut the windows of every scale along one side, one below the other, (scales · steps · 24, 24)."""
-    return np.concatenate(
-        [
-            resampling(float(offset), scale, SIGNATURE_SIDE)
-            for scale in _SCALES
-            for offset in np.linspace(0, 1 - scale, _STEPS)
-        ]
-    )  # fmt: skip
+def _cuts() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """The matrices that cut the parts of every scale along one side, (scales · steps, 24, 24), their squares `cutᵀ cut`, and the
+    sums of their rows, (scales, steps, 24).
+    """
+    cuts = np.array([resampling(float(offset), scale, SIGNATURE_SIDE) for scale in _SCALES for offset in np.linspace(0, 1 - scale, _STEPS)])
+    return cuts, cuts.swapaxes(1, 2) @ cuts, cuts.sum(axis=1).reshape(len(_SCALES), _STEPS, SIGNATURE_SIDE)

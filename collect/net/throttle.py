@@ -50,9 +50,15 @@ class Throttle:
     """
 
     def __init__(self, total: int, per_domain: int, *, polite: bool = True, patience_s: float = 5.0) -> None:
-        self._total = asyncio.Semaphore(total)
+        self._total, self._num_total = asyncio.Semaphore(total), total
         self._per_domain, self._polite, self._patience_s = per_domain, polite, patience_s
         self._domains: OrderedDict[str, _Domain] = OrderedDict()
+
+    def widen(self, total: int) -> None:
+        """Let more requests go at a time; never fewer than before."""
+        for _ in range(total - self._num_total):
+            self._total.release()
+        self._num_total = max(total, self._num_total)
 
     @asynccontextmanager
     async def turn(self, domain: str) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ import pytest
 from collect.admission import Arrival
 from collect.flow import Progress, Run
 from collect.ledger_rows import Lease, Settlement
-from collect.records import Licence
+from collect.records import Licence, State
 
 
 class Hanging:
@@ -40,6 +40,42 @@ class Hanging:
 
     def give_back(self, leases: list[Lease]) -> None:
         self.given_back += len(leases)
+
+
+class Answering(Hanging):
+    """Work with two URLs of one domain, leased one at a time; `looked_at` is set just before a lane ends."""
+
+    def __init__(self, leases: list[Lease]) -> None:
+        super().__init__(leases[0])
+        self._later, self.looked_at = leases[1:], asyncio.Event()
+
+    async def fetch(self, lease: Lease) -> Arrival:
+        await asyncio.sleep(0)
+        return Arrival(lease)
+
+    async def inspect(self, arrival: Arrival) -> Arrival:
+        self._waiting, self._later = self._later, []
+        self.looked_at.set()
+        return arrival
+
+    def admit(self, arrivals: list[Arrival]) -> list[Settlement]:
+        return [Settlement(arrival.lease.url_id, State.KEPT) for arrival in arrivals]
+
+
+def test_what_is_leased_in_the_moment_in_which_the_last_lane_ends_is_fetched() -> None:
+    leases = [Lease(number, f"http://127.0.0.1/{number}", "127.0.0.1", 0, "urls", "", Licence(), "", "", "") for number in (1, 2)]
+
+    async def drain() -> None:
+        run = Run(work := Answering(leases))
+        await run._lease()
+        await work.looked_at.wait()  # the lane has seen an empty queue, and the loop has not yet told of its end
+        await run._lease()
+        async with asyncio.timeout(20):
+            await run.to_the_end(lambda: False, None)
+        await run.close()
+        assert work.progress.states == {State.KEPT: 2}
+
+    asyncio.run(drain())
 
 
 def test_an_interrupt_in_the_moment_of_a_settled_batch_is_heard() -> None:
