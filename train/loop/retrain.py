@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.release import Options as ReleaseOptions
+from annotate.release import Release as MadeRelease
 from annotate.release import make_release
 from collect import definition as definitions
 from collect.console import Console
@@ -99,18 +100,21 @@ class _Retrain:
             release = open_release(self.dataset, self.progress.release)
             self.check(champion, release.version, release.split_of)
             return release
-        check_options(self.dataset, self.options(champion))
-        made = make_release(
-            self.dataset,
-            self.definition,
-            ReleaseOptions(unreviewed=self.request.unreviewed),
-            lambda release: self.check(champion, release.version, release.assignment.split_of),
-        )
+        made = self.new_release(champion)
         self.console.say(f"{made.version}: {'new' if made.changed else 'nothing changed since it was written'}")
         for note in made.notes:
             self.console.say(f"  {note}")
         self.save(release=made.version)
         return open_release(self.dataset, made.version)
+
+    def new_release(self, champion: Champion | None, *, dry_run: bool = False) -> MadeRelease:
+        check_options(self.dataset, self.options(champion))
+        return make_release(
+            self.dataset,
+            self.definition,
+            ReleaseOptions(unreviewed=self.request.unreviewed, dry_run=dry_run),
+            lambda made: self.check(champion, made.version, made.assignment.split_of),
+        )
 
     def check(self, champion: Champion | None, version: str, split_of: Mapping[str, str]) -> None:
         """Refuse a release that the champion cannot be judged on; with `force` the objection is kept for the verdict."""
@@ -196,6 +200,18 @@ def retrain(request: Request, console: Console) -> dict[str, Any]:
         return result
 
 
+def foresee(request: Request, console: Console) -> tuple[str, str]:
+    """The release that :func:`retrain` would train on, and the run that it would compare with, "" for none. Writes nothing.
+
+    Raises:
+        RefusedError, UsageError, NotFoundError: as the retrain would.
+    """
+    dataset = request.workspace.dataset(request.name)
+    work = _Retrain(request, console, dataset, definitions.load(dataset), Progress(""))
+    champion = _champion(dataset, console, "")
+    return work.new_release(champion, dry_run=True).version, champion.run if champion else ""
+
+
 def _progress(dataset: Dataset, request: Request, console: Console) -> Progress:
     """Where an interrupted retrain stood; a fresh start where there is none, or other options are asked for now."""
     asked = json.dumps([dict(request.options), request.cold, request.unreviewed], sort_keys=True)
@@ -220,7 +236,7 @@ def _champion(dataset: Dataset, console: Console, own_run: str) -> Champion | No
         champion = Champion(best.path.name, best.release, best.test_ap)
         console.say(
             f"{dataset.name} had no champion yet: the best of its runs on {best.release}, {champion.run}"
-            f" (AP {best.ap:.3f} on {best.split or 'nothing'}), is the champion now"
+            f" (AP {best.ap:.3f} on {best.split or 'nothing'}), is taken for it"
         )
     if not (dataset.runs / champion.run / "config.json").is_file():
         raise NotFoundError(

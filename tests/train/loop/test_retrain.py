@@ -19,7 +19,7 @@ from collect.records import Reason, State
 from train.fitting import run as runs
 from train.loop import champion as champions
 from train.loop.champion import best_finished_run
-from train.loop.retrain import STATE, Request, retrain
+from train.loop.retrain import STATE, Request, foresee, retrain
 
 QUICK = {"epochs": 1, "image_size": 64, "batch_size": 8, "weights": "none", "device": "cpu"}
 
@@ -140,8 +140,9 @@ def test_a_test_set_that_shrank_is_refused__revoked_images_may_go(shapes_set, ad
     lost = document["images"][0]["sha256"]
     with Journal(shapes_set.labels) as journal:
         journal.append([verdict_event("reviewer:ann", lost, "rejected")])
-    with pytest.raises(RefusedError, match="it is frozen"):
-        retrain(ask(workspace), quiet)
+    for refuses in (foresee, retrain):
+        with pytest.raises(RefusedError, match="it is frozen"):
+            refuses(ask(workspace), quiet)
     assert shapes_set.release_names() == ["v001"] and not (shapes_set.runs / STATE).exists(), "what is refused leaves nothing"
     forced = retrain(ask(workspace, force=True), quiet)
     assert forced["forced"] and "it is frozen" in forced["frozen"]
@@ -190,7 +191,8 @@ def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_s
         "--json",
     ]
     assert boxwright.main([*words, "--dry-run"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"release": "v001", "champion": None}
+    assert json.loads(capsys.readouterr().out) == {"release": "v001", "champion": trained["run"]}
+    assert not shapes_set.champion.exists()
     assert boxwright.main(words) == 0
     told = capsys.readouterr()
     result = json.loads(told.out)
