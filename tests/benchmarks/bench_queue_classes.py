@@ -152,7 +152,7 @@ def ranked(pool, layer, chosen, waiting, rows_of, looks, classes, weights_of) ->
     with torch.no_grad():
         chances = layer(pool.features).softmax(1).numpy().astype(np.float64)
     counts = np.bincount(pool.labels.numpy()[np.concatenate([rows_of[image] for image in chosen])], minlength=classes)
-    known = Known(counts, tuple(map(str, range(classes))), np.array([looks[image] for image in chosen]), len(chosen))
+    known = Known(counts, tuple(map(str, range(classes))), np.array([looks[image] for image in chosen]))
     glances = []
     for image in waiting:
         row = chances[rows_of[image]]

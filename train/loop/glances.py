@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotate.journal import Status, Verdict
+from annotate.journal import Status
 from annotate.state import ImageLabels, Labels
 from collect.console import Console
 from collect.definition import Definition
@@ -24,6 +24,8 @@ from train.loop.embedding import Embedder
 from train.loop.rank import Glance, Known, Ranked, disagreement, order
 from train.serving.predictor import Predictor, load_detector
 
+#: A detection whose chance to be a box is below this is noise for the order of images.
+LEAST = 0.1
 AGREE_ABOVE = 0.3
 
 
@@ -63,13 +65,14 @@ def _known(scene: Scene, embedder: Embedder, names: tuple[str, ...]) -> Known:
     labelled = []
     for record in scene.records:
         entry = scene.labels.get(record.sha256)
-        if entry is None or not (entry.present() or entry.verdict == Verdict.ACCEPTED):
+        if entry is None or not entry.present():
             continue
         labelled.append((record.sha256, scene.dataset.image_path(record.sha256, record.extension)))
         counts.update(found.name for box in entry.present() if (found := scene.definition.current(box.category)))
     vectors = embedder.look(labelled).vectors_ND
-    looks = vectors[np.isfinite(vectors).all(axis=1)] if labelled else np.zeros((0, 0))
-    return Known(np.array([counts[name] for name in names]), names, looks, len(labelled))
+    return Known(
+        np.array([counts[name] for name in names]), names, vectors[np.isfinite(vectors).all(axis=1)] if labelled else np.zeros((0, 0))
+    )
 
 
 def _by_proposals(scene: Scene, waiting: Iterable[ImageRecord]) -> Iterator[Seen]:
@@ -102,7 +105,7 @@ def _by_run(scene: Scene, waiting: Sequence[ImageRecord], run: str, device: str,
         found = next(predictor([image]))
         apart = _apart(found, next(other([image]))) if other else 0.0
         chances_N = chances(found.scores_N)
-        kept = own[found.labels_N] >= 0
+        kept = (chances_N >= LEAST) & (own[found.labels_N] >= 0)
         yield chances_N[kept], own[found.labels_N[kept]], apart
 
 

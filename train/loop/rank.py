@@ -1,8 +1,6 @@
 """What to look at next: waiting images in the order of what a box drawn in them is expected to bring.
 
-    seen    how many boxes of a class an image holds is what the model sees there, brought class by class to as many an image as the
-            labelled ones hold, and drawn towards that mean: a weak model finds too few of some classes, and makes too much of differences
-    need    a box that is expected is worth the more, the rarer its class is among the labelled boxes, (rarest / count) ** need;
+    need    a box that the model expects is worth the more, the rarer its class is among the labelled boxes, (rarest / count) ** need;
             images further up the queue count as labelled, so that no class is served beyond its turn
     doubt   of boxes that are needed alike, one that the model is unsure of comes first (more weight than that does harm)
     cost    what counts is an image's mean over its boxes, drawn towards the mean of all images as if it had some boxes more of
@@ -26,8 +24,6 @@ from annotate.boxes import Floats, iou_matrix
 
 #: Seconds to check a proposed box and to draw a missing one (Papadopoulos 2016, 2017), and to open an image.
 CHECK_S, DRAW_S, OPEN_S = 1.6, 7.0, 2.0
-#: What an image holds of a class where the model sees nothing of it, as a share of what it sees in a usual one.
-UNSEEN = 0.05
 #: Images among which similarity is followed exactly; those behind keep their own order.
 GREEDY = 1500
 
@@ -68,7 +64,6 @@ class Weights:
     """How much each part counts; 0 switches a part off.
 
     Attributes:
-        seen: the power of what the model sees of a class; 1 takes differences between images as they are, 0 would take none.
         need: the power by which rare classes are preferred.
         doubt: share by which a box of score one half is worth more than a sure one.
         prior_boxes: average boxes that every image is thought to have besides its own.
@@ -76,7 +71,6 @@ class Weights:
         disagreement: share that it gains where two checkpoints have nothing in common.
     """
 
-    seen: float = 0.5
     need: float = 0.5
     doubt: float = 0.02
     prior_boxes: float = 4.0
@@ -86,12 +80,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Known:
-    """What is labelled: boxes per class (C,), class names, looks of images (M, E), and how many images there are, 0 = unknown."""
+    """What is labelled: boxes per class (C,), class names, and the looks of labelled images (M, E)."""
 
     counts_C: NDArray[np.int64]
     names: tuple[str, ...]
     vectors_ME: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    num_images: int = 0
 
 
 def order(glances: Sequence[Glance], known: Known, weights: Weights = Weights()) -> list[Ranked]:
@@ -123,11 +116,6 @@ class _Pool:
             p = np.clip(glance.scores_D, 0, 1)
             np.add.at(self.boxes_NC[row], glance.labels_D, p)
             np.add.at(self.worth_NC[row], glance.labels_D, p * (1 + weights.doubt * 4 * p * (1 - p)))
-        if known.num_images:
-            held_NC = expected(self.boxes_NC, known, weights.seen)
-            self.worth_NC *= held_NC / np.maximum(self.boxes_NC, 1e-9)
-            self.worth_NC[self.boxes_NC == 0] = held_NC[self.boxes_NC == 0]
-            self.boxes_NC = held_NC
         self.costs_N = np.array([cost_s(glance.scores_D) for glance in glances])
         self.apart_N = 1 + weights.disagreement * np.array([glance.disagreement for glance in glances])
         width = max((len(glance.vector) for glance in glances if glance.vector is not None), default=0)
@@ -165,12 +153,6 @@ class _Pool:
             counts_C += self.boxes_NC[row]
             new_N[left] = np.minimum(new_N[left], np.clip(1 - self.looks_NE[left] @ self.looks_NE[row], 0, 1))
         return [*chosen, *tail.tolist()]
-
-
-def expected(seen_NC: Floats, known: Known, power: float) -> Floats:
-    """Boxes of each class in each image, (N, C), from what a model sees: their mean is that of the labelled images."""
-    share_NC = (seen_NC / np.maximum(seen_NC.mean(axis=0), 1e-9) + UNSEEN) ** power
-    return np.asarray((known.counts_C + 0.5) / known.num_images * share_NC / share_NC.mean(axis=0))
 
 
 def need(counts_C: Floats, power: float) -> Floats:

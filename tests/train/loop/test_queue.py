@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import boxwright
 from annotate.journal import Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
 from collect import definition
-from train.loop.rank import Glance, Known, Weights, cost_s, disagreement, expected, order
+from train.loop.rank import Glance, Known, Weights, cost_s, disagreement, order
 from train.loop.starving import Hunger, Stock, hungry, rewritten
 
 NAMES = ("common", "rare")
@@ -52,24 +52,6 @@ def test_one_lucky_box_does_not_beat_many():
     one, many = glance("one", [0.6], [1]), glance("many", [0.6] * 9, [1] * 9)
     common = [glance(f"common {k}", [0.6] * 4, [0] * 4) for k in range(4)]
     assert names_of(one, many, *common)[0] == "many"
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12), st.floats(0.1, 1))
-def test_as_many_boxes_are_expected_as_labelled_images_hold__and_more_where_more_is_seen(rows, power):
-    seen_NC = np.array(rows)
-    held_NC = expected(seen_NC, Known(np.array([400, 10]), NAMES, num_images=100), power)
-    assert np.allclose(held_NC.mean(axis=0), [4.005, 0.105])
-    for seen_N, held_N in zip(seen_NC.T, held_NC.T, strict=True):
-        assert (np.diff(held_N[np.argsort(seen_N, kind="stable")]) >= -1e-9).all()
-        assert held_N.min() > 0, "what is not seen may be there"
-
-
-def test_a_class_that_the_model_hardly_finds_has_its_turn_nevertheless():
-    """Of a rare class a weak model is never sure: the little that it sees still says where it is."""
-    crowds = [glance(f"crowd {k}", [0.9] * 6, [0] * 6) for k in range(4)]
-    faint = glance("faint", [0.9] * 6 + [0.04], [0] * 6 + [1])
-    known = Known(np.array([60, 40]), NAMES, num_images=10)
-    assert names_of(*crowds, faint, known=known)[0] == "faint"
 
 
 def test_disagreement_counts():
