@@ -24,6 +24,7 @@ from annotate.attribution import attribution
 from annotate.coco import writing
 from annotate.diff import Diff, diff, markdown
 from annotate.document import Draft, draft
+from annotate.free import just_freed
 from annotate.journal import Journal, Verdict
 from annotate.parent import Parent
 from annotate.state import ImageLabels, Labels, boxes_of_release, current
@@ -76,8 +77,12 @@ class Release:
         return sum(sum(counts.values()) for counts in self.boxes.values())
 
 
-def make_release(dataset: Dataset, definition: Definition, options: Options = Options()) -> Release:
+def make_release(
+    dataset: Dataset, definition: Definition, options: Options = Options(), check: Callable[[Release], None] | None = None
+) -> Release:
     """Write the next release of a dataset; where nothing changed since the last one, return that one.
+
+    `check` sees the release before it is written; what it raises leaves nothing behind.
 
     Raises:
         UsageError: there is nothing to release; says what to do first.
@@ -107,8 +112,11 @@ def make_release(dataset: Dataset, definition: Definition, options: Options = Op
         release = Release(
             version, dataset.releases / version, changed, {split: images[split] for split in splits.SPLITS},
             {name: dict(counts) for name, counts in boxes.items()}, {size: dict(counts) for size, counts in drawn.boxes_per_size().items()},
-            assignment, dict(+left_out), _notes(drawn, boxes, left_out, assignment) + _empty_splits(images, definition, records),
+            assignment, dict(+left_out), _notes(drawn, boxes, left_out, assignment),
         )  # fmt: skip
+        release.notes += _empty_splits(images, definition, records) + _freed(records, parent)
+        if check:
+            check(release)
         if changed and not options.dry_run:
             about = _about(dataset, definition, release, parent, {"event": head, "hash": head_hash})
             about["next_image_id"], about["next_annotation_id"] = ids.images.following, ids.annotations.following
@@ -197,7 +205,7 @@ def _split(records: list[ImageRecord], labels: Labels, definition: Definition, p
         splits.Member(
             sha256=record.sha256,
             links=_links(record, near_cluster, definition),
-            decided=parent.split_of.get(record.sha256) or record.split,
+            decided=("" if just_freed(record, parent) else parent.split_of.get(record.sha256)) or record.split,
             strata=_strata(labels.get(record.sha256, _NO_LABELS), class_of, options),
         )
         for record, near_cluster in zip(records, near, strict=True)
@@ -229,7 +237,8 @@ def _strata(labels: ImageLabels, class_of: Callable[[str], ObjectClass | None], 
 
 def _empty_splits(images: Counter[str], definition: Definition, records: Sequence[ImageRecord]) -> list[str]:
     shares = {"train": definition.split.train, "val": definition.split.val, "test": definition.split.test}
-    why = "images keep the split that they were imported with" if any(record.split for record in records) else "there are too few images"
+    kept = f"images keep the split that they were imported with, until `boxwright splits {definition.name} --free SPLIT`"
+    why = kept if any(record.split for record in records) else "there are too few images"
     return [
         f"{split} has no image, though [split] gives it {shares[split]:.0%}: {why}"
         for split in shares
@@ -247,6 +256,15 @@ def _notes(drawn: Draft, boxes: dict[str, Counter[str]], left_out: Counter[str],
     notes += [f"held out `{sha[:12]}`: {why}" for sha, why in sorted(assignment.held_out.items())]
     notes += [f"class '{name}' has no box in this release" for name, counts in boxes.items() if not counts]
     return notes
+
+
+def _freed(records: Sequence[ImageRecord], parent: Parent) -> list[str]:
+    count = sum(just_freed(record, parent) for record in records)
+    return (
+        [f"{count} images were freed of the split that they had: numbers of releases up to {parent.version} do not compare"]
+        if count
+        else []
+    )
 
 
 def _about(dataset: Dataset, definition: Definition, release: Release, parent: Parent, journal: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from collect.clock import now
 from collect.ledger_file import LedgerFile, translated
@@ -80,6 +81,14 @@ class ImageTable(LedgerFile):
                 (licence_json(licence), sha256),
             )
             db.execute("UPDATE urls SET state = 'KEPT', reason = '' WHERE sha256 = ? AND state = 'QUARANTINED'", (sha256,))
+
+    def free_images(self, sha256s: Sequence[str], told: Mapping[str, str]) -> None:
+        """Take the split of an import from images; `told` stays in their `extra` as `freed`."""
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE images SET split = '', extra = json_set(extra, '$.freed', json(?)) WHERE sha256 = ?",
+                ((json.dumps(dict(told)), sha256) for sha256 in sha256s),
+            )
 
     def num_images(self, state: State = State.KEPT, class_name: str | None = None) -> int:
         if class_name is None:

@@ -1,16 +1,23 @@
-"""`boxwright splits`: the balance of a release's splits by class and box size, and proof that no group crosses them."""
+"""`boxwright splits`: the balance of a release's splits by class and box size, and proof that no group crosses them.
+
+With `--free` it sets images free of the split that they were imported with.
+"""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from annotate.free import free
 from annotate.release import Options, make_release
 from annotate.splits import SPLITS, naive_leak
 from collect import definition
 from collect.console import Console
+from collect.errors import UsageError
+from collect.workspace import Dataset
 
 
 class SplitsVerb:
@@ -19,9 +26,19 @@ class SplitsVerb:
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="a dataset")
         parser.add_argument("--allow-unreviewed", action="store_true", help="as for `release`")
+        parser.add_argument("--free", choices=SPLITS, help="let [split] decide on the images that an import fixed in this split")
+        parser.add_argument("--source", default="", help="with --free: only those of this source, such as import:coco")
+        parser.add_argument(
+            "--released", action="store_true",
+            help="with --free: those too that a release holds; numbers of the releases so far then compare with no later one's",
+        )  # fmt: skip
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        if (arguments.source or arguments.released) and not arguments.free:
+            raise UsageError("--source and --released say which images `--free SPLIT` sets free")
         dataset = console.workspace.dataset(arguments.name)
+        if arguments.free:
+            return _free(dataset, arguments, console)
         described = definition.load(dataset)
         options = Options(unreviewed=arguments.allow_unreviewed, dry_run=True)
         release = make_release(dataset, described, options)
@@ -51,6 +68,24 @@ class SplitsVerb:
             f"{result['held_out']} images held out.\n"
             f"Were images split at random, {result['naive_leak']:.1%} of the test images would have a group mate in train."
         )
+
+
+def _free(dataset: Dataset, arguments: Namespace, console: Console) -> dict[str, Any]:
+    told = free(dataset, arguments.free, arguments.source, released=arguments.released, dry_run=console.dry_run)
+    would = "would be " if console.dry_run else ""
+    console.out(
+        f"{told.images:,} images that were imported as {arguments.free} {would or 'are '}free; the next release splits them as [split] says"
+    )
+    if told.kept:
+        console.out(
+            f"{told.kept:,} stay as they are, since a release holds them; --released frees these too, and what is lost by it is told"
+        )
+    if told.of_releases:
+        console.out(
+            f"{told.of_releases:,} of them stand in a release up to {told.release}: what was measured on those compares with none later, "
+            f"and `boxwright retrain {dataset.name}` refuses where they come into test or leave it, unless with --force"
+        )
+    return asdict(told)
 
 
 def _row(name: str, counts: Mapping[str, float]) -> tuple[object, ...]:

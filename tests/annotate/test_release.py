@@ -152,7 +152,8 @@ def test_release__says_why_a_split_that_should_have_images_has_none(make_dataset
     for seed in range(6):
         small.add_image(seed, split="train" if seed else "test")
     notes = make_release(small.dataset, small.definition).notes
-    assert "val has no image, though [split] gives it 15%: images keep the split that they were imported with" in notes
+    why = "images keep the split that they were imported with, until `boxwright splits pets --free SPLIT`"
+    assert f"val has no image, though [split] gives it 15%: {why}" in notes
 
 
 def test_release__of_nothing_says_what_to_do(make_dataset: Callable) -> None:

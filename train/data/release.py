@@ -34,6 +34,11 @@ class Release:
     def categories(self) -> tuple[Category, ...]:
         return self.splits["train"].categories
 
+    @property
+    def split_of(self) -> dict[str, str]:
+        """The split of each image by its sha256."""
+        return {sha256: split for split, arrays in self.splits.items() for sha256 in arrays.sha256_I}
+
     def size_of(self, split: str) -> int:
         """The number of images in a split."""
         return len(self.splits[split].image_ids_I)

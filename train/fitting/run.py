@@ -17,13 +17,14 @@ from typing import Any, cast
 
 import orjson
 
+from annotate.coco import Category
 from collect import definition
 from collect.console import Console
 from collect.errors import NotFoundError, UsageError, unknown_name
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
 from train.data.release import Release, check_trainable, open_release
-from train.detectors.detector import Detector, find_detector
+from train.detectors.detector import Detector, find_detector, open_detector
 from train.detectors.two_phase import TwoPhase
 from train.fitting import checkpoint, config, crops
 from train.fitting.config import TrainConfig
@@ -102,14 +103,30 @@ def train_run(
                 raise
 
 
+def check_options(dataset: Dataset, options: Options) -> None:
+    """Find what is wrong with the options of :func:`train_run` before there is a release to train on.
+
+    Raises:
+        UsageError, NotFoundError: see :func:`train_run`.
+    """
+    classes = definition.load(dataset).classes
+    settings = _recipe(dataset, options, "", tuple(Category(entry.id, entry.name, entry.supercategory) for entry in classes))
+    if settings.crops:
+        _crops(settings, dataset)
+    open_detector(settings.detector, settings.categories, settings.image_size, settings.weights)
+
+
 def _settings(dataset: Dataset, options: Options) -> TrainConfig:
+    release = open_release(dataset, options.get("release") or "")
+    return _recipe(dataset, options, release.version, release.categories)
+
+
+def _recipe(dataset: Dataset, options: Options, release: str, categories: tuple[Category, ...]) -> TrainConfig:
     """dataset.toml's recipe, overridden by the options."""
     recipe = definition.load(dataset).train
     known = {entry.name for entry in fields(recipe)} & {entry.name for entry in fields(TrainConfig)}
-    given = {key: value for key, value in options.items() if key != "resume" and value is not None}
-    release = open_release(dataset, given.pop("release", ""))
-    base = TrainConfig(dataset.name, release.version, release.categories, **{key: getattr(recipe, key) for key in known})
-    return base.with_options(given)
+    given = {key: value for key, value in options.items() if key not in {"resume", "release"} and value is not None}
+    return TrainConfig(dataset.name, release, categories, **{key: getattr(recipe, key) for key in known}).with_options(given)
 
 
 def _resumed(settings: TrainConfig, dataset: Dataset, run_path: Path, options: Options) -> TrainConfig:

@@ -8,8 +8,8 @@ Given predictions for every image by a model that never saw it (:mod:`train.loop
     misplaced its class is seen there, but lies otherwise      by how much the best match falls short of the best one near
 
 Where scores of several classes meet, they are calibrated first, into the chance that a prediction of that score is confirmed by a
-box. At last every suspicion is weighed by how usual such a one is for its kind and class: where the models miss half of a
-class, that nothing is seen at one of its boxes says little.
+box. At last every suspicion is weighed by how usual such a one is for its kind among boxes like it: where the models miss half of the
+small boxes, that nothing is seen at one of them says little.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from annotate.boxes import Floats, iou_matrix
 from annotate.coco import Document
+from annotate.splits import size_name
 
 SAME_PLACE_IOU = 0.5
 #: A prediction of a box's class that overlaps it this much may be of the same object.
@@ -223,8 +224,12 @@ def audit(images: Sequence[str], labels: Sequence[Labels], predictions: Sequence
         for image, truth, seen in zip(images, labels, predictions, strict=True)
         for suspect in audit_image(image, truth, seen, calibration, names)
     ]
-    name_of = {box: names[label] for truth in labels for box, label in zip(truth.ids, truth.labels_N.tolist(), strict=True)}
-    suspects = against_the_usual(suspects, name_of)
+    boxes = {
+        box: (names[label], size_name(w * h))
+        for truth in labels
+        for box, label, (_, _, w, h) in zip(truth.ids, truth.labels_N.tolist(), truth.boxes_N4.tolist(), strict=True)
+    }
+    suspects = against_the_usual(suspects, boxes)
     by_image: dict[str, list[Suspect]] = defaultdict(list)
     for suspect in suspects:
         by_image[suspect.image].append(suspect)
@@ -232,21 +237,22 @@ def audit(images: Sequence[str], labels: Sequence[Labels], predictions: Sequence
     return sorted(suspects, key=lambda suspect: (-suspect.score, suspect.image, suspect.box, suspect.kind))
 
 
-def against_the_usual(suspects: Sequence[Suspect], name_of: Mapping[str, str]) -> list[Suspect]:
-    """Scores weighed by how usual such a suspicion is for its kind and class: s · π / (π + share of boxes as suspicious).
+def against_the_usual(suspects: Sequence[Suspect], boxes: Mapping[str, tuple[str, str]]) -> list[Suspect]:
+    """Scores weighed by how usual such a suspicion is among its like: s · π / (π + share of boxes as suspicious).
 
-    Where the models miss half of a class, that nothing is seen at one of its boxes says little; without this such boxes
-    fill the head of the list.
+    A box's like has its class; where it is in doubt that there is anything at all, its size (`boxes` maps an id to both), since
+    what models overlook is the small of every class. Without this such boxes fill the head of the list.
     """
-    count_of = Counter(name_of.values())
-    groups: dict[tuple[str, str], list[Suspect]] = defaultdict(list)
+    counts = Counter(("class", name) for name, _ in boxes.values()) + Counter(("size", size) for _, size in boxes.values())
+    groups: dict[tuple[str, tuple[str, str]], list[Suspect]] = defaultdict(list)
     for suspect in suspects:
-        groups[suspect.kind, name_of[suspect.box] if suspect.box else suspect.category].append(suspect)
+        name, size = boxes[suspect.box] if suspect.box else (suspect.category, "")
+        groups[suspect.kind, ("size", size) if suspect.kind == Suspicion.SPURIOUS else ("class", name)].append(suspect)
     result = []
-    for (_, name), group in groups.items():
+    for (_, like), group in groups.items():
         scores = np.array([suspect.score for suspect in group])
         as_bad = len(scores) - np.searchsorted(np.sort(scores), scores, side="left")
-        weights = USUAL / (USUAL + as_bad / max(count_of[name], 1))
+        weights = USUAL / (USUAL + as_bad / max(counts[like], 1))
         result += [replace(suspect, score=float(suspect.score * weight)) for suspect, weight in zip(group, weights, strict=True)]
     return result
 

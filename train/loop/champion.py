@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from collect.clock import now
@@ -19,7 +19,7 @@ class Champion:
     run: str
     release: str
     ap: float | None
-    promoted_at: str
+    promoted_at: str = field(default_factory=now)
     forced: bool = False
 
 
@@ -37,11 +37,9 @@ def read(dataset: Dataset) -> Champion | None:
         raise CorruptError(f"{dataset.champion} is no champion's entry ({error}); mend or remove it, then `boxwright retrain`") from error
 
 
-def crown(dataset: Dataset, run: str, release: str, ap: float | None, *, forced: bool = False) -> Champion:
+def crown(dataset: Dataset, champion: Champion) -> None:
     """Make a run the champion."""
-    champion = Champion(run, release, ap, now(), forced)
     write_atomic(dataset.champion, json.dumps(asdict(champion), indent=2) + "\n")
-    return champion
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ def check_frozen(
     if not now:
         raise RefusedError(
             "the release has no test images, so nothing can be compared; give [split] test a share, add "
-            "images (those that were imported with a split keep it), and release again"
+            "images (those that were imported with a split keep it until `boxwright splits NAME --free SPLIT`), and release again"
         )
     if lost:
         raise RefusedError(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.release import Options as ReleaseOptions
+from annotate.release import Release as MadeRelease
 from annotate.release import make_release
 from collect import definition as definitions
 from collect.console import Console
@@ -29,12 +30,12 @@ from collect.workspace import Dataset, Workspace
 from train.data.release import Release, open_release
 from train.detectors.detector import Detector
 from train.fitting import checkpoint, config
-from train.fitting.run import train_run
+from train.fitting.run import check_options, train_run
 from train.judging.inputs import read_detections
 from train.loop import champion as champions
 from train.loop import drift, verdict_page
 from train.loop.champion import Champion
-from train.loop.trial import Trial
+from train.loop.trial import Trial, objection
 from train.loop.warm_start import WarmStart, warm_start
 from train.serving.predictor import load_detector
 
@@ -77,6 +78,7 @@ class _Retrain:
     dataset: Dataset
     definition: Definition
     progress: Progress
+    objection: str = ""
 
     def save(self, **changes: str) -> None:
         self.progress = replace(self.progress, **changes)
@@ -91,30 +93,54 @@ class _Retrain:
     def warm_start_path(self) -> Path:
         return self.dataset.runs / f"warm_start-{self.progress.token}.json"
 
-    def release(self) -> str:
-        """The release to train on: a new one, or the newest where nothing changed since."""
+    def release(self, champion: Champion | None) -> Release:
+        """The release to train on: a new one, or the newest where nothing changed since. It is not written where the retrain is refused."""
         if self.progress.release:
             self.console.say(f"going on with the retrain on {self.progress.release}")
-            return self.progress.release
-        made = make_release(self.dataset, self.definition, ReleaseOptions(unreviewed=self.request.unreviewed))
+            release = open_release(self.dataset, self.progress.release)
+            self.check(champion, release.version, release.split_of)
+            return release
+        made = self.new_release(champion)
         self.console.say(f"{made.version}: {'new' if made.changed else 'nothing changed since it was written'}")
         for note in made.notes:
             self.console.say(f"  {note}")
         self.save(release=made.version)
-        return made.version
+        return open_release(self.dataset, made.version)
+
+    def new_release(self, champion: Champion | None, *, dry_run: bool = False) -> MadeRelease:
+        check_options(self.dataset, self.options(champion))
+        return make_release(
+            self.dataset,
+            self.definition,
+            ReleaseOptions(unreviewed=self.request.unreviewed, dry_run=dry_run),
+            lambda made: self.check(champion, made.version, made.assignment.split_of),
+        )
+
+    def check(self, champion: Champion | None, version: str, split_of: Mapping[str, str]) -> None:
+        """Refuse a release that the champion cannot be judged on; with `force` the objection is kept for the verdict."""
+        self.objection = objection(self.dataset, self.definition, champion, version, split_of, self.console.say)
+        if self.objection and not self.request.force:
+            raise RefusedError(self.objection)
+
+    def options(self, champion: Champion | None) -> dict[str, Any]:
+        """What was asked for, on the champion's detector where no other was."""
+        options = dict(self.request.options)
+        if champion and not self.request.cold:
+            options.setdefault("detector", config.read(self.dataset.runs / champion.run).detector)
+        return options
 
     def train(self, champion: Champion | None) -> str:
         """Train the challenger, or go on with it; returns its run."""
         if self.progress.run:
             return self.progress.run
-        if begun := self.own_run():
-            options = {**self.request.options, "resume": f"{self.dataset.name}/{begun}"}
-        else:
-            options = {**self.request.options, "release": self.progress.release}
-        if champion and not self.request.cold and "detector" not in options:
-            options["detector"] = config.read(self.dataset.runs / champion.run).detector
+        begun = self.own_run()
+        where = {"resume": f"{self.dataset.name}/{begun}"} if begun else {"release": self.progress.release}
         result = train_run(
-            self.request.workspace, self.dataset.name, options, self.console, lambda detector: self._prepare(detector, champion)
+            self.request.workspace,
+            self.dataset.name,
+            {**self.options(champion), **where},
+            self.console,
+            lambda detector: self._prepare(detector, champion),
         )
         self.save(run=result["run"])
         return str(result["run"])
@@ -157,23 +183,33 @@ def retrain(request: Request, console: Console) -> dict[str, Any]:
         if champion and champion.run == work.progress.run:  # killed between the crowning and the end
             work.forget()
             return dict(json.loads((dataset.runs / champion.run / GATE).read_bytes()))
-        release = open_release(dataset, work.release())
-        trial = Trial(dataset, work.definition, release, champion, str(request.options.get("device", "auto")), request.force)
-        objection = trial.objection(console.say)
-        if objection and not request.force:
-            work.forget()
-            raise RefusedError(objection)
         try:
+            release = work.release(champion)
+            if champion:
+                champions.crown(dataset, champion)  # it may have been chosen just now
             run = work.train(champion)
-        except (TrainingError, UsageError):  # it would fail again: the next retrain shall not go on with this one
+        except (TrainingError, UsageError, RefusedError):  # it would fail again: the next retrain shall not go on with this one
             work.forget()
             raise
-        result = trial.judge(run, objection) | {"warm_start": work.warm_start_told(), "drift": _drift(dataset, champion, release, run)}
+        trial = Trial(dataset, work.definition, release, champion, str(request.options.get("device", "auto")), request.force)
+        result = trial.judge(run, work.objection) | {"warm_start": work.warm_start_told(), "drift": _drift(dataset, champion, release, run)}
         _keep(dataset.runs / run, result)
         if result["champion"] == run:
-            champions.crown(dataset, run, release.version, result["challenger_ap"], forced=result["forced"])
+            champions.crown(dataset, Champion(run, release.version, result["challenger_ap"], forced=result["forced"]))
         work.forget()
         return result
+
+
+def foresee(request: Request, console: Console) -> tuple[str, str]:
+    """The release that :func:`retrain` would train on, and the run that it would compare with, "" for none. Writes nothing.
+
+    Raises:
+        RefusedError, UsageError, NotFoundError: as the retrain would.
+    """
+    dataset = request.workspace.dataset(request.name)
+    work = _Retrain(request, console, dataset, definitions.load(dataset), Progress(""))
+    champion = _champion(dataset, console, "")
+    return work.new_release(champion, dry_run=True).version, champion.run if champion else ""
 
 
 def _progress(dataset: Dataset, request: Request, console: Console) -> Progress:
@@ -190,17 +226,17 @@ def _progress(dataset: Dataset, request: Request, console: Console) -> Progress:
 
 
 def _champion(dataset: Dataset, console: Console, own_run: str) -> Champion | None:
-    """The champion; where there is none yet, the best finished run (but not this retrain's own) is made it, and that is said."""
+    """The champion; where there is none yet, the best finished run (but not this retrain's own) is to be it, and that is said."""
     champion = champions.read(dataset)
     if champion is None:
         best = champions.best_finished_run(dataset, but=own_run)
         if best is None:
             console.say(f"{dataset.name} has no champion and no finished run: what is trained now becomes the first champion")
             return None
-        champion = champions.crown(dataset, best.path.name, best.release, best.test_ap)
+        champion = Champion(best.path.name, best.release, best.test_ap)
         console.say(
             f"{dataset.name} had no champion yet: the best of its runs on {best.release}, {champion.run}"
-            f" (AP {best.ap:.3f} on {best.split or 'nothing'}), is the champion now"
+            f" (AP {best.ap:.3f} on {best.split or 'nothing'}), is taken for it"
         )
     if not (dataset.runs / champion.run / "config.json").is_file():
         raise NotFoundError(

@@ -7,7 +7,7 @@ a kill in between loses neither.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from collect.errors import RefusedError
 from collect.ledger import Ledger
 from collect.records import State
 from collect.workspace import Dataset
-from train.data.release import SPLITS, Release, open_release
+from train.data.release import Release, open_release
 from train.fitting import config
 from train.judging.inputs import read_detections
 from train.loop.champion import Champion
@@ -25,6 +25,36 @@ from train.loop.gate import Policy, check_frozen, decide, document
 from train.serving.predictor import Predictor, detect_split
 
 Say = Callable[[str], None]
+
+
+def objection(
+    dataset: Dataset, definition: Definition, champion: Champion | None, version: str, split_of: Mapping[str, str], say: Say
+) -> str:
+    """Why a challenger that learns from a release cannot be compared with the champion on its test images; "" where it can.
+
+    The release need not be written yet: it is given as its version and the split of each image by sha256.
+    """
+    if champion is None:
+        return ""
+    before = open_release(dataset, champion.release)
+    theirs = [category.name for category in config.read(dataset.runs / champion.run).categories]
+    if not any(definition.current(name) for name in theirs):
+        return (
+            f"the champion {champion.run} knows {', '.join(theirs)}, and none of that is a class of {dataset.name} now; "
+            "declare renamed classes with `was` in dataset.toml, or begin anew with --force"
+        )
+    missing = len(before.split_of) - len(split_of)
+    if missing > 0:
+        images = "image" if missing == 1 else "images"
+        say(f"{version} has {missing} {images} fewer than {before.version}, which the champion was trained on")
+    with Ledger(dataset.ledger) as ledger:
+        revoked = {record.sha256 for record in ledger.images(State.REVOKED)}
+    seen = {*before.splits["train"].sha256_I, *before.splits["val"].sha256_I}
+    try:
+        check_frozen(before.splits["test"].sha256_I, [sha256 for sha256, split in split_of.items() if split == "test"], seen, revoked)
+    except RefusedError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True)
@@ -37,30 +67,6 @@ class Trial:
     champion: Champion | None
     device: str = "auto"
     force: bool = False
-
-    def objection(self, say: Say) -> str:
-        """Why champion and challenger cannot be compared on this test set; "" where they can."""
-        if self.champion is None:
-            return ""
-        before = open_release(self.dataset, self.champion.release)
-        theirs = [category.name for category in config.read(self.dataset.runs / self.champion.run).categories]
-        if not any(self.definition.current(name) for name in theirs):
-            return (
-                f"the champion {self.champion.run} knows {', '.join(theirs)}, and none of that is a class of {self.dataset.name} now; "
-                "declare renamed classes with `was` in dataset.toml, or begin anew with --force"
-            )
-        missing = sum(before.size_of(split) for split in SPLITS) - sum(self.release.size_of(split) for split in SPLITS)
-        if missing > 0:
-            images = "image" if missing == 1 else "images"
-            say(f"{self.release.version} has {missing} {images} fewer than {before.version}, which the champion was trained on")
-        with Ledger(self.dataset.ledger) as ledger:
-            revoked = {record.sha256 for record in ledger.images(State.REVOKED)}
-        seen = {*before.splits["train"].sha256_I, *before.splits["val"].sha256_I}
-        try:
-            check_frozen(before.splits["test"].sha256_I, self.release.splits["test"].sha256_I, seen, revoked)
-        except RefusedError as error:
-            return str(error)
-        return ""
 
     def judge(self, run: str, objection: str = "") -> dict[str, Any]:
         """The document of the verdict on a trained run.

@@ -6,16 +6,16 @@ is merged. Grounding DINO and SAM 3 see one phrase at a time: with several at on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collect.definition import Definition
-from collect.errors import MissingServiceError, UsageError
+from collect.errors import MissingServiceError, RefusedError, UsageError
 from collect.files import sha256_file
 from collect.records import ImageRecord
 from train.loop.propose import Found, Proposer, Request
@@ -24,9 +24,6 @@ from train.loop.proposers import Tiled
 #: Rows `(place of the phrase, [x1, y1, x2, y2], score)`.
 Rows = list[tuple[int, list[float], float]]
 Ask = Callable[["ZeroShotProposer", NDArray[np.uint8], Sequence[str]], Rows]
-
-
-_PADDING = {"padding": True, "truncation": True}
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,11 @@ class ZeroShotProposer:
             found.append(Found(category, (x1, y1, x2 - x1, y2 - y1), score, phrase))
         return found
 
-    def run(self, image_HW3: NDArray[np.uint8], text: Any, padding: Mapping[str, bool] = _PADDING) -> tuple[Any, Any]:
+    def run(self, image_HW3: NDArray[np.uint8], text: Any) -> tuple[Any, Any]:
         """The processor's inputs and the model's outputs for one picture."""
         import torch
 
-        inputs = self.processor(images=image_HW3, text=text, **padding, return_tensors="pt").to(self.device)
+        inputs = self.processor(images=image_HW3, text=text, padding=True, truncation=True, return_tensors="pt").to(self.device)
         with torch.inference_mode():
             return inputs, self.model(**inputs)
 
@@ -86,9 +83,17 @@ def _queried(proposer: ZeroShotProposer, image_HW3: NDArray[np.uint8], phrases: 
 
 
 def _concept(proposer: ZeroShotProposer, image_HW3: NDArray[np.uint8], phrases: Sequence[str]) -> Rows:
+    """SAM 3 looks at the picture once for all phrases; its processor pads by itself, and refuses to be told to."""
+    import torch
+
     rows: Rows = []
+    with torch.inference_mode():
+        pixels = proposer.processor(images=image_HW3, return_tensors="pt").to(proposer.device)["pixel_values"]
+        seen = proposer.model.get_vision_features(pixel_values=pixels)
     for place, phrase in enumerate(phrases):
-        _, outputs = proposer.run(image_HW3, phrase, padding={})  # SAM 3 pads by itself, and takes the words for the picture's
+        words = proposer.processor(text=phrase, return_tensors="pt").to(proposer.device)
+        with torch.inference_mode():
+            outputs = proposer.model(vision_embeds=seen, **words)
         answer = proposer.processor.post_process_object_detection(
             outputs, threshold=proposer.threshold, target_sizes=[image_HW3.shape[:2]]
         )[0]
@@ -100,13 +105,24 @@ def _rows(answer: Any, places: Sequence[int]) -> Rows:
     return list(zip(places, answer["boxes"].tolist(), answer["scores"].tolist(), strict=True))
 
 
-#: transformers' model type -> (its class for detection, how to ask it, the threshold its authors use)
-FAMILIES: dict[str, tuple[str, Ask, float]] = {
-    "grounding-dino": ("AutoModelForZeroShotObjectDetection", _grounded, 0.3),
-    "mm-grounding-dino": ("AutoModelForZeroShotObjectDetection", _grounded, 0.3),
-    "owlv2": ("AutoModelForZeroShotObjectDetection", _queried, 0.2),
-    "owlvit": ("AutoModelForZeroShotObjectDetection", _queried, 0.1),
-    "sam3": ("Sam3Model", _concept, 0.5),
+class Family(NamedTuple):
+    """How a family is asked: transformers' classes of model and processor, and the threshold its authors use."""
+
+    ask: Ask
+    threshold: float
+    model: str = "AutoModelForZeroShotObjectDetection"
+    processor: str = "AutoProcessor"
+
+
+_SAM3 = Family(_concept, 0.5, "Sam3Model", "Sam3Processor")
+#: By transformers' model type. `facebook/sam3` on the hub is a `sam3_video`, whose detector `Sam3Model` takes out.
+FAMILIES: dict[str, Family] = {
+    "grounding-dino": Family(_grounded, 0.3),
+    "mm-grounding-dino": Family(_grounded, 0.3),
+    "owlv2": Family(_queried, 0.2),
+    "owlvit": Family(_queried, 0.1),
+    "sam3": _SAM3,
+    "sam3_video": _SAM3,
 }
 
 
@@ -116,6 +132,7 @@ def open_zero_shot(request: Request) -> Proposer:
     Raises:
         MissingServiceError: transformers is not installed, or the weights can be had neither here nor from the hub.
         UsageError: the model is of no family that takes text.
+        RefusedError: the weights do not fill the model; what they leave at random would propose at random.
     """
     try:
         import transformers
@@ -125,16 +142,22 @@ def open_zero_shot(request: Request) -> Proposer:
     kind = _load(transformers.AutoConfig, place).model_type
     if kind not in FAMILIES:
         raise UsageError(f"{place} is a '{kind}' and takes no text; families that do: {', '.join(FAMILIES)}")
-    class_name, ask, threshold = FAMILIES[kind]
+    family = FAMILIES[kind]
     device = _device(request.device)
+    model, told = _load(getattr(transformers, family.model), place, output_loading_info=True)
+    if absent := sorted(told["missing_keys"]):
+        raise RefusedError(
+            f"the weights of {place} lack {len(absent)} of the tensors of its model, {absent[0]} among them, "
+            "and what is left at random would propose at random; another version of transformers may know these weights"
+        )
     proposer = ZeroShotProposer(
-        model=_load(getattr(transformers, class_name), place).to(device).eval(),
-        processor=_load(transformers.AutoProcessor, place),
-        ask=ask,
+        model=model.to(device).eval(),
+        processor=_load(getattr(transformers, family.processor), place),
+        ask=family.ask,
         phrases=_narrowed(phrases_of(request.definition), request),
         name=f"zero-shot:{Path(request.model).name if Path(request.model).is_dir() else request.model}",
         weights_sha256=_weights_sha256(place),
-        threshold=threshold if request.threshold is None else request.threshold,
+        threshold=family.threshold if request.threshold is None else request.threshold,
         device=device,
     )
     return Tiled(proposer) if request.tiles else proposer
@@ -147,10 +170,10 @@ def _narrowed(phrases: tuple[tuple[str, str], ...], request: Request) -> tuple[t
     return tuple(pair for pair in phrases if pair[0] == wanted)
 
 
-def _load(kind: Any, place: str) -> Any:
+def _load(kind: Any, place: str, **more: bool) -> Any:
     try:
-        return kind.from_pretrained(place)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+        return kind.from_pretrained(place, **more)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MissingServiceError(
             f"the zero-shot model '{place}' cannot be had, neither from this disk nor from the hub: {reason} "

@@ -56,6 +56,20 @@ def test_each_error_leads_its_kind(kind):
     assert set(top.to_json()) >= {"image", "box", "kind", "score", "why"}
 
 
+def test_what_models_overlook_anyway_is_not_suspicious():
+    """Half of the small boxes are found by no model; a large one that none finds leads the list all the same."""
+    images, labels, predictions = world(3)
+    for row in range(0, 60, 2):
+        small = np.array([[330.0, 10 + 30 * k, 20, 20] for k in range(4)])
+        old = labels[row]
+        ids = (*old.ids, *(f"{row}-small {k}" for k in range(4)))
+        labels[row] = Labels(np.vstack([old.boxes_N4, small]), np.append(old.labels_N, np.zeros(4, dtype=np.int64)), ids)
+    victim = labels[7]
+    labels[7] = Labels(np.vstack([victim.boxes_N4, [[310, 10, 60, 60]]]), np.append(victim.labels_N, 0), (*victim.ids, "extra"))
+    spurious = [s.box for s in audit(images, labels, predictions, NAMES) if s.kind == Suspicion.SPURIOUS]
+    assert spurious[0] == "extra"
+
+
 @given(st.integers(0, 1000))
 def test_scores_are_shares_and_sorted(seed):
     suspects = audit(*world(seed, 5), NAMES)

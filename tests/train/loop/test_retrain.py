@@ -12,14 +12,14 @@ from annotate.journal import Journal, Kind, Status, box_event, verdict_event
 from annotate.state import current
 from collect.clock import now
 from collect.console import Console
-from collect.errors import BusyError, RefusedError
+from collect.errors import BusyError, NotFoundError, RefusedError, UsageError
 from collect.files import exclusive
 from collect.ledger import Ledger
 from collect.records import Reason, State
 from train.fitting import run as runs
 from train.loop import champion as champions
 from train.loop.champion import best_finished_run
-from train.loop.retrain import STATE, Request, retrain
+from train.loop.retrain import STATE, Request, foresee, retrain
 
 QUICK = {"epochs": 1, "image_size": 64, "batch_size": 8, "weights": "none", "device": "cpu"}
 
@@ -98,6 +98,7 @@ def test_a_champion_of_other_classes_is_refused__force_begins_anew(shapes_set, w
     shapes_set.definition.write_text(text.replace('"bar"', '"nothing"').replace("id = 2 ", "id = 8 "))
     with pytest.raises(RefusedError, match="none of that is a class of shapes now"):
         retrain(ask(workspace), quiet)
+    assert shapes_set.release_names() == ["v001"]
     forced = retrain(ask(workspace, force=True, cold=True), quiet)
     assert (forced["finding"], forced["forced"], forced["champion_before"]) == ("not_compared", True, first["run"])
     assert champions.read(shapes_set).forced
@@ -139,8 +140,10 @@ def test_a_test_set_that_shrank_is_refused__revoked_images_may_go(shapes_set, ad
     lost = document["images"][0]["sha256"]
     with Journal(shapes_set.labels) as journal:
         journal.append([verdict_event("reviewer:ann", lost, "rejected")])
-    with pytest.raises(RefusedError, match="it is frozen"):
-        retrain(ask(workspace), quiet)
+    for refuses in (foresee, retrain):
+        with pytest.raises(RefusedError, match="it is frozen"):
+            refuses(ask(workspace), quiet)
+    assert shapes_set.release_names() == ["v001"] and not (shapes_set.runs / STATE).exists(), "what is refused leaves nothing"
     forced = retrain(ask(workspace, force=True), quiet)
     assert forced["forced"] and "it is frozen" in forced["frozen"]
     assert champions.read(shapes_set).forced
@@ -148,6 +151,23 @@ def test_a_test_set_that_shrank_is_refused__revoked_images_may_go(shapes_set, ad
     with Ledger(shapes_set.ledger) as ledger:
         ledger.set_image_state(document["images"][0]["sha256"], State.REVOKED, Reason.TAKEN_DOWN)
     assert retrain(ask(workspace), quiet)["release"] == "v003"
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"detector": "ssdlight"}, "detector 'ssdlight'"),
+        ({"epochs": 0}, "--epochs 0"),
+        ({"image_size": 50, "detector": "fcos_mobilenet_v2"}, "not a multiple"),
+        ({"weights": "/no/such/weights.pt"}, "/no/such/weights.pt"),
+        ({"crops": "/no/such/crops", "detector": "two-phase"}, "/no/such/crops"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_word_leaves_nothing(shapes_set, workspace, options, says):
+    with pytest.raises((UsageError, NotFoundError), match=says):
+        retrain(Request(workspace, "shapes", {**QUICK, **options}), Console(workspace, quiet=True))
+    assert not shapes_set.release_names() and not list(shapes_set.runs.glob("*"))
 
 
 def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_shapes, workspace, capsys):
@@ -171,7 +191,8 @@ def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_s
         "--json",
     ]
     assert boxwright.main([*words, "--dry-run"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"release": "v001", "champion": None}
+    assert json.loads(capsys.readouterr().out) == {"release": "v001", "champion": trained["run"]}
+    assert not shapes_set.champion.exists()
     assert boxwright.main(words) == 0
     told = capsys.readouterr()
     result = json.loads(told.out)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from collect import definition
-from collect.errors import MissingServiceError, UsageError
+from collect.errors import MissingServiceError, RefusedError, UsageError
 from train.loop.propose import Request, open_proposer
 from train.loop.zero_shot import phrases_of
 
@@ -100,6 +103,20 @@ def sam3(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def sam3_video(tmp_path_factory, sam3) -> Path:
+    """As the hub has `facebook/sam3`: the detector's tensors within those of a video model, beside a tracker's."""
+    folder = tmp_path_factory.mktemp("sam3-video")
+    tensors = load_file(sam3 / "model.safetensors")
+    held = {f"detector_model.{name}": tensor for name, tensor in tensors.items()}
+    save_file({**held, "tracker_model.memory": torch.zeros(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+    transformers.Sam3VideoConfig(detector_config=transformers.Sam3Config.from_pretrained(sam3).to_dict()).save_pretrained(folder)
+    sizes = {"height": 112, "width": 112}
+    processors = transformers.Sam3ImageProcessor(size=sizes), transformers.Sam2VideoVideoProcessor(size=sizes)
+    transformers.Sam3VideoProcessor(*processors, clip_tokenizer(folder)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def request_for(make_dataset, workspace):
     dataset, _ = make_dataset("pets", ["cat", "dog"], [])
@@ -109,7 +126,7 @@ def request_for(make_dataset, workspace):
     return lambda **more: Request(workspace, dataset, recipe, threshold=0.0, **more)
 
 
-@pytest.mark.parametrize("family", [pytest.param("grounding_dino", marks=pytest.mark.slow), "owlv2", "sam3"])
+@pytest.mark.parametrize("family", [pytest.param("grounding_dino", marks=pytest.mark.slow), "owlv2", "sam3", "sam3_video"])
 def test_a_folder_of_weights_proposes_by_phrase(family, request_for, request):
     folder = request.getfixturevalue(family)
     proposer = open_proposer(f"zero-shot:{folder}", request_for())
@@ -120,6 +137,37 @@ def test_a_folder_of_weights_proposes_by_phrase(family, request_for, request):
     assert all(np.isfinite(entry.xywh).all() and 0 <= entry.score <= 1 for entry in found)
     assert proposer.name == f"zero-shot:{folder.name}"
     assert len(proposer.weights_sha256) == 64
+
+
+def test_sam3__one_look_at_the_picture_for_all_phrases__as_transformers_itself_answers(sam3, sam3_video, request_for):
+    image = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    model, processor = transformers.Sam3Model.from_pretrained(sam3).eval(), transformers.Sam3Processor.from_pretrained(sam3)
+    wanted = []
+    for phrase in ("cat", "kitten", "dog"):
+        with torch.inference_mode():
+            outputs = model(**processor(images=image, text=phrase, return_tensors="pt"))
+        answer = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[(60, 90)])[0]
+        wanted += [(phrase, *box, score) for box, score in zip(answer["boxes"].tolist(), answer["scores"].tolist(), strict=True)]
+    for folder in (sam3, sam3_video):
+        proposer = open_proposer(f"zero-shot:{folder}", request_for())
+        looks = []
+        proposer.model.vision_encoder.register_forward_hook(lambda *_, looks=looks: looks.append(1))
+        found = proposer.propose(image, None)
+        assert len(looks) == 1
+        assert [entry.prompt for entry in found] == [phrase for phrase, *_ in wanted]
+        ours = [(x, y, x + w, y + h, entry.score) for entry in found for x, y, w, h in [entry.xywh]]
+        assert np.allclose(ours, [row[1:] for row in wanted], atol=1e-3)
+    assert len({row[1:] for row in wanted}) > len(wanted) / 2, "the phrases are answered differently"
+
+
+def test_weights_that_do_not_fill_the_model_are_refused(sam3, tmp_path, request_for):
+    folder = shutil.copytree(sam3, tmp_path / "other-names")
+    tensors = load_file(sam3 / "model.safetensors")
+    save_file(
+        {name.replace("text_encoder", "words"): t for name, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(RefusedError, match=r"lack \d+ of the tensors .*text_encoder"):
+        open_proposer(f"zero-shot:{folder}", request_for())
 
 
 def test_one_class_only(owlv2, request_for):
