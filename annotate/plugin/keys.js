@@ -379,7 +379,8 @@
     const marked = state.marks.length ? `M: ${state.marks.length} mark(s) on, off` : "";
     const judged = about?.review && about.review !== "pending" ? `${about.review.replace("_", " ")} by ${about.reviewer || "somebody"}` : "";
     const whose = { "second opinion": "second opinion: your word alone", gold: "", others: "of another reviewer's part" }[about?.part] || "";
-    const why = [about?.reason, marked, twins, (about?.quality || []).map((flag) => `quality: ${flag}`).join(", "), whose, judged].filter(Boolean).join(" · ");
+    const quality = (about?.quality || []).map((flag) => `quality: ${flag}`).join(", ");
+    const why = [about?.reason, marked, twins, quality === about?.reason ? "" : quality, whose, judged].filter(Boolean).join(" · ");
     const left = state.left == null ? "" : `${state.left} left`;
     line.replaceChildren(make("div", {}, ...keys, make("span", { className: "bw-left", textContent: left })), make("div", {}, ...classes, make("span", { className: "bw-why", textContent: why })));
     guideCard();

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.boxes import relative_from_xywh, xywh_from_relative
-from annotate.review.reasons import Why
+from annotate.review.reasons import Why, flags
 from annotate.review.verdicts import Shown, ShownBox, attributes_of, boxes_shown, offers_proposals
 from annotate.state import Box, ImageLabels, Labels
 from collect.definition import Definition
@@ -278,12 +278,8 @@ def _documents(dataset_id: Any, definition: Definition, cards: Sequence[Card]) -
 
 
 def _provenance(record: ImageRecord, definition: Definition) -> dict[str, Any]:
-    policy = definition.collect
-    limits = {"blank": policy.max_blank, "dark": policy.max_dark, "blur": policy.max_blur, "watermark": policy.max_watermark}
-    # Half way to being refused at collection is worth a person's look.
-    flags = [name for name, value in record.quality.items() if value >= limits.get(name, 1.0) / 2]
     return {
-        "quality": sorted(flags), "sought": record.class_name, "source": record.source, "query": record.query,
+        "quality": list(flags(record, definition.collect)), "sought": record.class_name, "source": record.source, "query": record.query,
         "source_url": record.source_url, "licence": record.licence.spdx, "creator": record.licence.creator,
     }  # fmt: skip
 

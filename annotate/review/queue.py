@@ -1,11 +1,11 @@
 """Which images a reviewer sees, in which order, and why: cards for the App.
 
 Order: the file `queue.json` of the dataset (written by `boxwright queue`: a list of `{image, score, reason}`) with the
-suspects of `audit.json` (`{image, box, kind, score}`) and the pairs of `lookalikes.json` mixed in by score; then what nobody
-looked at; judged images last. Near-duplicates, and images that look alike, stand side by side. Shares: every image belongs to
-one reviewer, and a share of `[annotate] overlap` to a second one besides, by rendezvous hashing, so that a new reviewer takes
-over some images of each and moves no other. Own images come first; those of others follow, so that nothing waits for somebody
-who left.
+suspects of `audit.json` (`{image, box, kind, score}`), the pairs of `lookalikes.json` and pictures of flagged quality mixed in
+by score; then what nobody looked at; judged images last. Near-duplicates, and images that look alike, stand side by side.
+Shares: every image belongs to one reviewer, and a share of `[annotate] overlap` to a second one besides, by rendezvous hashing,
+so that a new reviewer takes over some images of each and moves no other. Own images come first; those of others follow, so that
+nothing waits for somebody who left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from annotate.journal import Event, Journal, Kind, Verdict
 from annotate.review import lookalikes
 from annotate.review.agreement import gold_images
 from annotate.review.dataset import Card, Mark
-from annotate.review.reasons import Why, asks_again, standing, with_pairs
+from annotate.review.reasons import Why, all_whys, asks_again, standing
 from annotate.review.session import GOLD, OWN, SECOND, opinions_path
 from annotate.state import ImageLabels, Labels, current
 from collect.clock import now
@@ -49,7 +49,7 @@ def cards(
     parts = assign(dataset, definition, reviewer, records, labels)
     found, suspects = wanted(dataset, labels)
     pairs = lookalikes.among(lookalikes.read(dataset), {record.sha256 for record in records})
-    whys = with_pairs(found, pairs)
+    whys = all_whys(found, pairs, records, definition.collect)
     detections = detections_of(workspace, dataset, run) if run else {}
     for image, errors in _errors(detections).items():
         whys.setdefault(image, []).append(Why(len(errors), f"{run}: {', '.join(sorted(errors))}"))  # said where nothing else is

@@ -67,6 +67,21 @@ def test_wanted_ones_first_judged_ones_last(workspace: Workspace) -> None:
     assert len(cards) == len(NAMES)
 
 
+def test_flagged_quality_is_mixed_in_by_how_near_it_is_to_being_kept_out(workspace: Workspace) -> None:
+    dataset, definition = setup(workspace)
+    policy = definition.collect
+    scores = {
+        NAMES[1]: {"dark": 0.9 * policy.max_dark},
+        NAMES[2]: {"blurred": 0.6 * policy.max_blur, "blank": 0.0},
+        NAMES[3]: {"dark": 0.3},
+    }
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_images(replace(record(hashlib.sha256(name.encode()).hexdigest()), quality=score) for name, score in scores.items())
+    (dataset.folder / "queue.json").write_text(json.dumps([{"image": NAMES[0], "score": 0.5, "reason": "3 unsure boxes"}]))
+    first = [card.reason for card in order(workspace, dataset, definition)[:4]]
+    assert first == ["quality: dark", "3 unsure boxes", "quality: blurred", ""]
+
+
 def test_near_duplicates_stand_side_by_side() -> None:
     records = [
         record("a" * 64, "f0f0f0f0f0f0f0f0"),
