@@ -3,9 +3,10 @@
     python tests/benchmarks/bench_queue.py [--quick] [--seeds 0,1,2,3,4] [--sets bccd,scenes,uneven-scenes] [--keep FOLDER]
 
 A simulated reviewer draws all boxes of the images it is shown, batch after batch; after each, a detector is trained on all that
-is drawn (`surrogate.py`: frozen MobileNetV2 and a small head, a second a training) and its COCO mAP at IoU .5
-taken on images that are never in the queue. Ours lets `train.loop.rank` order the waiting images by what the detector of that moment
-sees in them, as `boxwright queue` does; what waits has no boxes, so what they cost is not known beforehand. Both orders begin
+is drawn (`surrogate.py`: frozen MobileNetV2 and a small head, a second a training) but for every fifth image, which is held out as a
+release holds out its val split, and its COCO mAP at IoU .5 taken on images that are never in the queue. Ours lets `train.loop.rank` order
+the waiting images by what the detector of that moment sees in them, as `boxwright queue` does, its scores turned into chances by that val
+split (`train.loop.chances`); what waits has no boxes, so what they cost is not known beforehand. Both orders begin
 with the same random images and the same initial weights (the seeds are paired). Pools:
 
     bccd            its train part: blood cells, three classes, 85 : 8 : 7
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +41,12 @@ import torch  # noqa: E402
 from surrogate import Boxes, Head, Maps, as_results, detect, learn, look  # noqa: E402
 
 from collect.demo.scenes import make_scenes  # noqa: E402
+from train.judging import inputs  # noqa: E402
 from train.judging.evaluate import evaluate  # noqa: E402
+from train.loop.chances import learned  # noqa: E402
+from train.loop.glances import LEAST  # noqa: E402
 from train.loop.rank import Glance, Known, Weights, order  # noqa: E402
+from train.loop.threshold import UNTOLD  # noqa: E402
 
 GOAL = 0.95
 JUDGED = 150
@@ -60,12 +66,12 @@ class Scene:
     pool: tuple[int, ...]
     judged: tuple[int, ...]
 
-    def truth(self) -> dict:
-        """COCO's document of the judged images."""
-        images = [{"id": row + 1, "file_name": str(row), "width": 1000, "height": 1000} for row in self.judged]
+    def truth(self, rows: Sequence[int]) -> dict:
+        """COCO's document of some images, such as those that are judged."""
+        images = [{"id": row + 1, "file_name": str(row), "width": 1000, "height": 1000} for row in rows]
         annotations = [
             {"image_id": row + 1, "category_id": int(label) + 1, "bbox": box.tolist(), "area": float(box[2] * box[3]), "iscrowd": 0}
-            for row in self.judged
+            for row in rows
             for box, label in zip(self.boxes.xywh[row], self.boxes.labels[row], strict=True)
         ]
         categories = [{"id": number, "name": name} for number, name in enumerate(self.names, 1)]
@@ -139,14 +145,24 @@ def mean_ap50(scene: Scene, truth: dict, head: Head) -> float:
     return evaluate(truth, as_results(found, [row + 1 for row in scene.judged])).stats[1]
 
 
+def held_out(chosen: list[int]) -> tuple[list[int], list[int]]:
+    """Train and val of the drawn images."""
+    return [row for place, row in enumerate(chosen) if place % 5], chosen[::5]
+
+
 def ranked(scene: Scene, head: Head, chosen: list[int], waiting: list[int], weights: Weights) -> list[int]:
     """The waiting images in the order of `boxwright queue`."""
+    _, val = held_out(chosen)
+    truth = inputs.truth(scene.truth(val))
+    found = as_results(detect(head, scene.maps, val), [row + 1 for row in val])
+    chances = learned(truth, inputs.detections(found, truth)) or (lambda scores_D: np.asarray(scores_D >= UNTOLD, dtype=np.float64))
     labels = np.concatenate([scene.boxes.labels[row] for row in chosen])
     known = Known(np.bincount(labels, minlength=len(scene.names)), scene.names, scene.maps.looks_IE[chosen])
     glances = []
     for row, (_, labels_D, scores_D) in zip(waiting, detect(head, scene.maps, waiting), strict=True):
-        kept = scores_D >= 0.1
-        glances.append(Glance(str(row), scores_D[kept], labels_D[kept], scene.maps.looks_IE[row]))
+        chances_D = chances(scores_D)
+        kept_D = chances_D >= LEAST
+        glances.append(Glance(str(row), chances_D[kept_D], labels_D[kept_D], scene.maps.looks_IE[row]))
     return [int(entry.image) for entry in order(glances, known, weights)]
 
 
@@ -163,7 +179,7 @@ def curve(scene: Scene, truth: dict, seed: int, goal: float, weights: Weights | 
             waiting = ranked(scene, head, chosen, waiting, weights)
         while waiting and (share == 1.0 or scene.boxes.count(chosen) < share * total):
             chosen.append(waiting.pop(0))
-        head = learn(scene.maps, scene.boxes, chosen, len(scene.names), seed)
+        head = learn(scene.maps, scene.boxes, held_out(chosen)[0], len(scene.names), seed)
         points.append((scene.boxes.count(chosen), mean_ap50(scene, truth, head)))
         if len(points) > 1 and min(ap for _, ap in points[-2:]) >= goal:
             break
@@ -220,8 +236,9 @@ def main() -> None:
 
 
 def study(scene: Scene, seeds: list[int], weights: Weights) -> dict:
-    truth = scene.truth()
-    whole = [learn(scene.maps, scene.boxes, scene.pool, len(scene.names), 900 + k) for k in range(3)]
+    truth = scene.truth(scene.judged)
+    orders = [np.random.default_rng(900 + k).permutation(scene.pool).tolist() for k in range(3)]
+    whole = [learn(scene.maps, scene.boxes, held_out(of)[0], len(scene.names), 900 + k) for k, of in enumerate(orders)]
     full = float(np.mean([mean_ap50(scene, truth, head) for head in whole]))
     pairs = []
     for seed in seeds:

@@ -15,38 +15,42 @@ from sklearn.isotonic import IsotonicRegression
 from annotate.boxes import Floats
 from collect.errors import BoxwrightError
 from train.judging import inputs
+from train.judging.inputs import Detections, Truth
 from train.judging.matching import match
 from train.judging.run_files import open_run
-from train.loop.threshold import ENOUGH_BOXES, UNTOLD
+from train.loop.threshold import UNTOLD
 
 Chances = Callable[[Floats], Floats]
+#: A detection that overlaps a box of its class this much is right. (.3 foretells better what images hold, and the order by it saved no
+#: more boxes: LOG.md, 2026-11-26, fifth session.)
+SEEN_IOU = 0.5
 
 
 def chances_of(path: Path) -> Chances:
     """From scores (N,) of the run in this folder to chances (N,), each that of a true box of its class at IoU .5.
 
-    A rising curve through what was right on val (isotonic regression; Zadrozny and Elkan, KDD 2002). Where val has too few boxes
-    to tell: 1 from the score on where the run's F1 was best, 0 below it.
+    Where val cannot tell: 1 from the score on where the run's F1 was best, 0 below it.
     """
+    limit = UNTOLD
     try:
         run = open_run(path)
         best_f1 = run.metrics().get("threshold")
-    except BoxwrightError:
-        return _all_or_nothing(UNTOLD)
-    limit = UNTOLD if best_f1 is None else float(best_f1)
-    try:
+        limit = UNTOLD if best_f1 is None else float(best_f1)
         truth = inputs.truth(run.ground_truth("val"))
-        if len(truth.boxes_xywh_A4) < ENOUGH_BOXES:
-            return _all_or_nothing(limit)
         found = inputs.detections(inputs.read_detections(run.detections("val")), truth)
     except BoxwrightError:
         return _all_or_nothing(limit)
-    matches = match(truth, found, np.array([0.5]))
+    return learned(truth, found) or _all_or_nothing(limit)
+
+
+def learned(truth: Truth, found: Detections) -> Chances | None:
+    """A rising curve through what was right (isotonic regression; Zadrozny and Elkan, KDD 2002); None where nothing was."""
+    matches = match(truth, found, np.array([SEEN_IOU]))
     counted_N = ~matches.ignored_TN[0]
-    if not counted_N.any():
-        return _all_or_nothing(limit)
-    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-    curve.fit(matches.scores_N[counted_N], matches.hits_TN()[0, counted_N].astype(np.float64))
+    right_N = matches.hits_TN()[0, counted_N].astype(np.float64)
+    if not right_N.any():
+        return None
+    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(matches.scores_N[counted_N], right_N)
     return lambda scores_N: np.asarray(curve.predict(scores_N)) if len(scores_N) else np.zeros(0)
 
 

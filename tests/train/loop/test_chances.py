@@ -12,7 +12,7 @@ from tests.train.judging.run_folder import NAMES, drawn_scenes, lay, noisy_detec
 from train.judging import inputs
 from train.judging.matching import match
 from train.judging.run_files import open_run
-from train.loop.chances import chances_of
+from train.loop.chances import SEEN_IOU, chances_of
 from train.loop.threshold import UNTOLD
 
 
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Path:
 def test_as_many_boxes_are_expected_as_are_right(run: Path) -> None:
     files = open_run(run)
     truth = inputs.truth(files.ground_truth("val"))
-    matches = match(truth, inputs.detections(inputs.read_detections(files.detections("val")), truth), np.array([0.5]))
+    matches = match(truth, inputs.detections(inputs.read_detections(files.detections("val")), truth), np.array([SEEN_IOU]))
     right = int(matches.hits_TN()[0].sum())
     chances = chances_of(run)(matches.scores_N)
     assert matches.scores_N.sum() > 3 * right, "the scores' own sum tells of boxes that are not there"
@@ -44,9 +44,9 @@ def test_as_many_boxes_are_expected_as_are_right(run: Path) -> None:
     assert (np.diff(rising) >= 0).all() and rising[0] >= 0 and rising[-1] <= 1
 
 
-def test_without_enough_val_boxes__all_from_the_best_f1_on(tmp_path: Path) -> None:
+def test_where_nothing_was_right_on_val__all_from_the_best_f1_on(tmp_path: Path) -> None:
     few = lay(tmp_path / "few", drawn_scenes(3), NAMES, split="val")
-    noisy_detections(few, split="val")
+    (few / "detections-val.json").write_text(json.dumps([{"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.9}]))
     (few / "metrics.json").write_text(json.dumps({"threshold": 0.62}))
     scores = np.array([0.1, UNTOLD, 0.61, 0.62, 0.9])
     assert chances_of(few)(scores).tolist() == [0, 0, 0, 1, 1]
