@@ -19,6 +19,8 @@ from collect.licenses import check_entry
 from collect.workspace import Dataset
 
 MOST_EPSILON = 0.1
+#: Below .5 a box is another's; above .95 people disagree with themselves.
+KEEP_IOU_FROM, KEEP_IOU_TO = 0.5, 0.95
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,15 @@ class CollectPolicy:
 
 @dataclass(frozen=True)
 class AnnotatePolicy:
-    """`[annotate]`: who proposes boxes, what a box may carry, how reviewers share the work."""
+    """`[annotate]`: who proposes boxes, what a box may carry, how reviewers share the work.
+
+    `keep_iou` is how exact a box must be: a proposal of the right class that overlaps the true box by so much is left as it is.
+    """
 
     proposer: str = ""
     attributes: tuple[str, ...] = ("occluded", "truncated", "crowd")
     min_box_px: float = 2.0
+    keep_iou: float = 0.75
     overlap: float = 0.05
     gold: tuple[str, ...] = ()
 
@@ -291,6 +297,11 @@ def _check(reader: _Reader, definition: Definition) -> None:
         raise reader.error(
             reader.key_line("train", "epsilon"),
             f"epsilon is {definition.train.epsilon:g}; it is a share of 1 from 0 to {MOST_EPSILON}: 0.005 is half an AP point",
+        )
+    if not KEEP_IOU_FROM <= definition.annotate.keep_iou <= KEEP_IOU_TO:
+        raise reader.error(
+            reader.key_line("annotate", "keep_iou"),
+            f"keep_iou is {definition.annotate.keep_iou:g}; it is an overlap from {KEEP_IOU_FROM:g} to {KEEP_IOU_TO:g}",
         )
     unknown = set(split.group_by) - {"author", "domain"}
     if unknown:

@@ -37,6 +37,7 @@ def test_parse__options_become_what_a_query_string_carries() -> None:
         ("min_side_px = 64", "min_side_px = 64\n[collect.options.serpapi]\nengine = [1]", "engine = [1]", "must be a text"),
         ("min_side_px = 64", "min_side_px = 64\noptions.serpapi = 3", "options.serpapi = 3", "write [collect.options.serpapi]"),
         ("epochs = 30", "epochs = 30\nepsilon = 0.5", "epsilon = 0.5", "0.005 is half an AP point"),
+        ("[split]", "keep_iou = 75.0\n\n[split]", "keep_iou = 75.0", "an overlap from 0.5 to 0.95"),
         ("epochs = 30", "epochs = 30\nepochs = 31", "epochs = 31", "not valid TOML"),
     ],
 )

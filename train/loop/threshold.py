@@ -1,7 +1,8 @@
 """The score at which a run starts to propose: the one that costs a reviewer least.
 
 A missing box has to be drawn (7 s), a false one is thrown out at a glance (1.6 s), so the score at which F1 is best is too
-high. What a threshold costs is worked out on the run's val split, with the rules and times of the simulated reviewer. The
+high. What a threshold costs is worked out on the run's val split, with the rules and times of the simulated reviewer and
+boxes as exact as the definition's `keep_iou` asks: where looser boxes pass, more of the doubtful ones are worth a look. The
 best checkpoint was chosen on val too, so the real cost is a little higher than what is told. Val was looked at once, `propose`
 looks at the mirror image as well: that moved the cheapest score by .01 on raccoon and bccd.
 """
@@ -48,7 +49,7 @@ class Judged:
     true: tuple[Labelled, ...]
 
 
-def start_of(path: Path) -> Start:
+def start_of(path: Path, costs: Costs) -> Start:
     """The score at which the run in this folder starts to propose."""
     try:
         run = open_run(path)
@@ -65,19 +66,18 @@ def start_of(path: Path) -> Start:
         if limited is None:
             return Start(UNTOLD, few)
         return Start(min(limited, UNTOLD), f"{few}, so where F1 was best there ({limited:.2f}), but at most {UNTOLD:.2f}")
-    return cheapest(images, limited)
+    return cheapest(images, costs, limited)
 
 
-def cheapest(images: Sequence[Judged], best_f1: float | None = None, costs: Costs | None = None) -> Start:
+def cheapest(images: Sequence[Judged], costs: Costs, best_f1: float | None = None) -> Start:
     """The score from which proposals cost a reviewer least on these images, which must have boxes; `best_f1` is tried as well."""
-    rule = costs or Costs()
     tried = np.arange(_LOWEST, _HIGHEST + _STEP / 2, _STEP).round(2)
     scores_S = np.unique(np.append(tried, [] if best_f1 is None else [best_f1]))
-    seconds_S = sum((seconds(image, scores_S, rule) for image in images), np.zeros(len(scores_S)))
+    seconds_S = sum((seconds(image, scores_S, costs) for image in images), np.zeros(len(scores_S)))
     lowest = int(seconds_S.argmin())
     boxes = sum(len(image.true) for image in images)
-    share = float(seconds_S[lowest] / (rule.draw_s * boxes))
-    reason = f"on val ({len(images)} images, {boxes} boxes) that costs a reviewer least, {share:.0%} of drawing every box"
+    share = float(seconds_S[lowest] / (costs.draw_s * boxes))
+    reason = f"on val ({len(images)} images, {boxes} boxes) that costs a reviewer who keeps boxes from IoU {costs.keep_iou:g} on least, {share:.0%} of drawing every box"
     if share >= 1:
         reason += ": without proposals it is faster"
     return Start(float(scores_S[lowest]), reason, share)
