@@ -6,7 +6,7 @@ Nothing but the commands and the functions behind the keys: the set is imported 
 again without any; the simulated reviewer draws a random quarter; `release`, `train`, `propose`; the simulated reviewer goes
 through the rest. Its seconds (published times, see `annotate.review.simulated`) stand against drawing every box of the
 rest, the peer. Precision and recall are of the final journal against the truth, one to one at IoU .5 and of the same class;
-`mean_iou` tells how well the boxes fit that were left as proposed. All of it twice, each on its own copy of the journal: by our
+`mean_iou` tells how well the boxes fit that were left as proposed. All of it twice, each in its own copy of the workspace: by our
 reviewer, who keeps boxes from IoU .75 on, and by the protocol of the published times, which keeps them from .5 on; `keep_iou` in
 dataset.toml is all that differs, and `propose` works out its threshold for it. `--quick` trains a tenth as long.
 """

@@ -77,7 +77,8 @@ def cheapest(images: Sequence[Judged], costs: Costs, best_f1: float | None = Non
     lowest = int(seconds_S.argmin())
     boxes = sum(len(image.true) for image in images)
     share = float(seconds_S[lowest] / (costs.draw_s * boxes))
-    reason = f"on val ({len(images)} images, {boxes} boxes) that costs a reviewer who keeps boxes from IoU {costs.keep_iou:g} on least, {share:.0%} of drawing every box"
+    who = f"a reviewer who keeps boxes from IoU {costs.keep_iou:g} on"
+    reason = f"on val ({len(images)} images, {boxes} boxes) that costs {who} least, {share:.0%} of drawing every box"
     if share >= 1:
         reason += ": without proposals it is faster"
     return Start(float(scores_S[lowest]), reason, share)
