@@ -1,4 +1,4 @@
-"""Where a run starts to propose: never dearer on val than where F1 is best, by the simulated reviewer's own count."""
+"""Where a run starts to propose: where val costs a reviewer least, by the simulated reviewer's own count, and not by one image's chance."""
 
 from __future__ import annotations
 
@@ -35,12 +35,26 @@ def judged(draw: st.DrawFn) -> Judged:
     return Judged(tuple(merge_found(found, SIZE)), tuple(true))
 
 
-@given(st.lists(judged(), min_size=1, max_size=4), st.floats(0.05, 0.9))
-def test_never_dearer_than_where_f1_is_best(images: list[Judged], best_f1: float) -> None:
-    start = cheapest(images, Costs(), best_f1)
-    chosen, there = (sum(seconds(image, np.array([score]), Costs())[0] for image in images) for score in (start.score, best_f1))
+@given(judged(), st.integers(1, 4), st.integers(5, 90))
+def test_images_that_agree__no_other_score_is_cheaper(image: Judged, count: int, other: int) -> None:
+    start = cheapest([image] * count, Costs())
+    chosen, there = (seconds(image, np.array([score]), Costs())[0] for score in (start.score, other / 100))
     assert chosen <= there
-    assert start.share == pytest.approx(chosen / (7.0 * sum(len(image.true) for image in images)))
+    assert start.share == pytest.approx(chosen / (7.0 * len(image.true)))
+
+
+def test_images_that_do_not_agree__one_more_does_not_tip_it() -> None:
+    """Half of the images cost least up to .3 (a true box there), half from above .7 on (a false one there)."""
+    true = (("gull", (0.0, 0.0, 20.0, 20.0)),)
+    low = Judged((Found("gull", true[0][1], 0.3),), true)
+    false = tuple(Found("gull", (30.0 + 10 * n, 0.0, 5.0, 5.0), 0.7) for n in range(4))
+    high = Judged((Found("gull", true[0][1], 0.9), *false), true)
+    alone = [cheapest([image], Costs()).score for image in (low, high)]
+    mixed = [cheapest([low, high] * 9 + [more], Costs()).score for more in (low, high)]
+    assert alone[0] < 0.4 < 0.6 < alone[1]
+    assert alone[0] < min(mixed)
+    assert max(mixed) < alone[1]
+    assert abs(mixed[1] - mixed[0]) < (alone[1] - alone[0]) / 2
 
 
 @given(judged(), st.floats(0, 1))
@@ -63,7 +77,7 @@ def test_a_missed_box_is_dearer_than_a_false_one() -> None:
     true = (("gull", (0.0, 0.0, 20.0, 20.0)), ("gull", (60.0, 60.0, 20.0, 20.0)))
     wrong = [Found("gull", (30.0 + 10 * n, 0.0, 5.0, 5.0), 0.4) for n in range(3)]
     found = (Found("gull", true[0][1], 0.9), *wrong, Found("gull", true[1][1], 0.3))
-    start = cheapest([Judged(found, true)], Costs(), best_f1=0.6)
+    start = cheapest([Judged(found, true)], Costs())
     assert start.score <= 0.3
     assert start.share == pytest.approx((2 * 1.6 + 3 * 1.6) / 14)
     assert "without proposals" not in start.reason
