@@ -69,11 +69,15 @@ class CollectPolicy:
 
 @dataclass(frozen=True)
 class AnnotatePolicy:
-    """`[annotate]`: who proposes boxes, what a box may carry, how reviewers share the work."""
+    """`[annotate]`: who proposes boxes, what a box may carry, how reviewers share the work.
+
+    `keep_iou` is how exact a box must be: a proposal of the right class that overlaps the true box by so much is left as it is.
+    """
 
     proposer: str = ""
     attributes: tuple[str, ...] = ("occluded", "truncated", "crowd")
     min_box_px: float = 2.0
+    keep_iou: float = 0.75
     overlap: float = 0.05
     gold: tuple[str, ...] = ()
 
@@ -168,6 +172,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("collect", "near_duplicate_bits"): (0, 16),
     **{("collect", f"max_{score}"): (0, 1) for score in ("blank", "dark", "blur", "watermark", "placeholder")},
     ("annotate", "min_box_px"): (0, math.inf),
+    ("annotate", "keep_iou"): (0.5, 0.95),  # below, a box is another's; above, people disagree with themselves
     ("annotate", "overlap"): (0, 1),
 }
 _TOP = {"name", "contact", "description", "class", *_SECTIONS}

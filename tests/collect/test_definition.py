@@ -41,6 +41,7 @@ def test_parse__options_become_what_a_query_string_carries() -> None:
         ("min_side_px = 64", "min_side_px = -1", "min_side_px = -1", "at least 0"),
         ("min_side_px = 64", "min_side_px = 64\nmax_blur = 95", "max_blur = 95", "from 0 to 1"),
         ("quota = 200", "quota = -1", "quota = -1", "at least 0"),
+        ("[split]", "keep_iou = 75.0\n\n[split]", "keep_iou = 75.0", "'keep_iou' must be from 0.5 to 0.95, not 75"),
         ("epochs = 30", "epochs = 30\nepochs = 31", "epochs = 31", "not valid TOML"),
     ],
 )

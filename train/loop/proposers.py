@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from annotate.review.simulated import Costs
 from collect.definition import Definition
 from collect.errors import NotFoundError, RefusedError, UsageError
 from collect.files import sha256_file
@@ -105,7 +106,8 @@ def open_run(request: Request) -> Proposer:
 
     run = champion_run(request) if request.model == "champion" else request.model
     path = request.workspace.run_path(run)
-    start = start_of(path) if request.threshold is None else Start(request.threshold, "")
+    costs = Costs(keep_iou=request.definition.annotate.keep_iou)
+    start = start_of(path, costs) if request.threshold is None else Start(request.threshold, "")
     predictor = Predictor.from_run(path, request.device or "auto", mirror=config.read(path).mirror > 0)
     if request.tiles:
         predictor.tiling = Tiling(predictor.detector.image_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from annotate.journal import Journal, Kind, Status, box_event, new_box_id
@@ -44,6 +46,14 @@ def test_the_thresholds(journal: Journal, definition: Definition, shift: float, 
     truth = Truth(IMAGE, 200, 100, (("gull", (10.0, 10.0, 40.0, 40.0)),))
     propose(journal, ("gull", (10.0 + shift, 10.0, 40.0, 40.0)))
     assert getattr(simulate(journal, definition, [truth]), kind) == 1
+
+
+def test_it_is_as_exact_as_the_definition_asks(journal: Journal, definition: Definition) -> None:
+    """IoU .63: corrected by default, kept where the dataset lets looser boxes pass."""
+    truth = Truth(IMAGE, 200, 100, (("gull", (10.0, 10.0, 40.0, 40.0)),))
+    propose(journal, ("gull", (19.0, 10.0, 40.0, 40.0)))
+    looser = replace(definition, annotate=replace(definition.annotate, keep_iou=0.6))
+    assert simulate(journal, looser, [truth]) == Effort(1, accepts=1, seconds=1.6)
 
 
 def test_every_true_box_is_used_once(journal: Journal, definition: Definition) -> None:
