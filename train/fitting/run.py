@@ -19,7 +19,7 @@ import orjson
 
 from collect import definition
 from collect.console import Console
-from collect.errors import NotFoundError, UsageError, unknown_name
+from collect.errors import CorruptError, NotFoundError, TrainingError, UsageError, unknown_name
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
 from train.data.release import Release, check_trainable, open_release
@@ -95,9 +95,9 @@ def train_run(
                 if shown:
                     prepare = _taught(shown, settings, run_path if ranks.first else None, prepare, told)
                 return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), told)
-            except (UsageError, NotFoundError):
+            except (UsageError, NotFoundError, CorruptError, TrainingError):
                 if ranks.first and not resume and not checkpoint.path_of(run_path, checkpoint.LAST).is_file():
-                    shutil.rmtree(run_path, ignore_errors=True)  # a wrong word begins no run: the lists of runs would name it
+                    shutil.rmtree(run_path, ignore_errors=True)  # nothing to go on from is no run: the lists of runs would name it
                 raise
 
 
