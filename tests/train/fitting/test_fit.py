@@ -355,6 +355,15 @@ def test_wrong_words__a_sentence_and_an_exit_code(
     assert not list((workspace.runs / "shapes").glob("*")), "nothing to go on from is no run"
 
 
+def test_compile__without_a_compiler(
+    make_release: MakeRelease, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_release()
+    monkeypatch.setenv("CXX", "g++-that-nobody-has")
+    assert main(["train", "shapes", *WORDS, "--epochs", "1", "--compile", "--root", str(workspace.root)]) == 5
+    assert "no g++-that-nobody-has here" in capsys.readouterr().err
+
+
 def test_progress__a_live_line_says_speed_waiting_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     state = State(epoch=1, position=3, step=13, images=104, sums={"loss": torch.tensor(6.0), "batches": 3.0, "wait_s": 0.5, "step_s": 10.0})
     progress = Progress(None, live=True)
