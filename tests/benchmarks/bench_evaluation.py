@@ -4,7 +4,8 @@
 
 5,000 images, 35,760 boxes of 80 classes, 500,000 detections, as many as COCO's val2017 and a detector with a low threshold;
 each side is a process of its own, loading included. Prints one JSON document: CPU-seconds (user and system, all threads),
-peak memory, whether the twelve numbers are equal to the last bit, and ratios.
+peak memory, whether the twelve numbers are equal to the last bit, and ratios. The aim, 1 CPU-second, was set where pycocotools took
+39.1, so that `times_faster` of 39.1 is it on a machine of any speed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import orjson
 
 ROOT = Path(__file__).parents[2]
+AIM_TIMES_FASTER = 39.1
 
 OURS = """
 import sys
@@ -146,6 +148,7 @@ def main() -> None:
             "hotcoco alone": {key: round(bare[key], 3) for key in ("cpu_s", "peak_mb")},
             "pycocotools": {key: round(peer[key], 3) for key in ("cpu_s", "peak_mb")},
             "times_faster": round(peer["cpu_s"] / ours["cpu_s"], 1),
+            "aim_times_faster": AIM_TIMES_FASTER,
             "bit_equal": ours["result"] == peer["result"],
             "AP": ours["result"][0],
         }

@@ -20,6 +20,7 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--batch-size": ("batch_size", int, "images per step (default: each detector's own)"),
     "--weights": ("weights", str, "auto or none: from trained weights where there are any, or all from scratch"),
     "--seed": ("seed", int, "of all random numbers"),
+    "--threads": ("threads", int, "cores that a CPU trains and detects with; 0 = as many as are free when each training begins"),
     "--workers": ("workers", int, "loader processes; -1 = by the device"),
 }
 

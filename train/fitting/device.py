@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,19 @@ def has_bf16(device: torch.device) -> bool:
         return False
     features = getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None)
     return any(bool(feature()) for feature in features if feature is not None)
+
+
+def check_compiler() -> None:
+    """What torch.compile generates is C++ on a CPU, and Triton starts its kernels through C on a GPU.
+
+    Raises:
+        MissingServiceError: there is no compiler; says which package brings one.
+    """
+    wanted = os.environ.get("CXX", "g++")
+    if shutil.which(wanted) is None:
+        raise MissingServiceError(
+            f"--compile needs a C++ compiler, and there is no {wanted} here: install one (Debian: apt install g++), or train without"
+        )
 
 
 def free_cores(watch_s: float = 0.5) -> int:

@@ -210,7 +210,7 @@ class Training:
     def _update(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = group["top_rate"] * rate
-        nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.clip_norm)
+        self._check_gradient(nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.clip_norm))
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update(self.detector)
@@ -224,12 +224,24 @@ class Training:
         if self.ranks.device.type == "cpu":
             late = self._watched
         if late is not None and not bool(torch.isfinite(late[0])):
-            self._watched = None
-            raise TrainingError(
-                f"the loss became {late[0].item()} at step {self.state.step} (epoch {self.state.epoch + 1}) on the batch "
-                f"{', '.join(late[1][:8]) or '(no names)'}; the last good checkpoint is kept. "
-                f"Look at these images, or use a smaller --lr than {self.config.learning_rate:g}"
-            )
+            raise self._no_number("loss", *late)
+
+    def _check_gradient(self, norm: Tensor) -> None:
+        """The same for a gradient, which can be no number where the loss is one: its step would spoil the weights."""
+        if self._watched is not None:
+            total, names = self._watched
+            self._watched = total + 0 * norm, names
+            if self.ranks.device.type == "cpu" and not bool(torch.isfinite(norm)):
+                raise self._no_number("gradient", norm, names)
+
+    def _no_number(self, what: str, value: Tensor, names: tuple[str, ...]) -> TrainingError:
+        self._watched = None
+        kept = checkpoint.path_of(self.run_path, checkpoint.LAST).is_file()
+        return TrainingError(
+            f"the {what} became {value.item()} at step {self.state.step} (epoch {self.state.epoch + 1}) on the batch "
+            f"{', '.join(names[:8]) or '(no names)'}; {'the last good checkpoint is kept' if kept else 'there was no checkpoint yet'}. "
+            f"Look at these images, or use a smaller --lr than {self.config.learning_rate:g}"
+        )
 
     def _add(self, values: dict[str, Any]) -> None:
         """Sum up for the epoch's row; tensors stay on the device until it is written."""

@@ -20,7 +20,7 @@ import orjson
 from annotate.coco import Category
 from collect import definition
 from collect.console import Console
-from collect.errors import NotFoundError, UsageError, unknown_name
+from collect.errors import BoxwrightError, UsageError, unknown_name
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
 from train.data.release import Release, check_trainable, open_release
@@ -29,7 +29,7 @@ from train.detectors.two_phase import TwoPhase
 from train.fitting import checkpoint, config, crops
 from train.fitting.config import TrainConfig
 from train.fitting.crops import Crops
-from train.fitting.device import has_bf16
+from train.fitting.device import check_compiler, has_bf16
 from train.fitting.fit import Fit, State, Validate, fit
 from train.fitting.progress import Progress
 from train.fitting.ranks import Ranks, joined
@@ -88,6 +88,8 @@ def train_run(
         for warning in check_trainable(release):
             (logger.info if quiet or console is None else console.say)(warning)
         find_detector(settings.detector)
+        if settings.compile:
+            check_compiler()
         shown = _crops(settings, dataset) if settings.crops and not resume else None
         if not resume:
             run_path = _new_run_path(dataset, settings, ranks)
@@ -97,9 +99,9 @@ def train_run(
                 if shown:
                     prepare = _taught(shown, settings, run_path if ranks.first else None, prepare, told)
                 return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), told)
-            except (UsageError, NotFoundError):
+            except BoxwrightError:
                 if ranks.first and not resume and not checkpoint.path_of(run_path, checkpoint.LAST).is_file():
-                    shutil.rmtree(run_path, ignore_errors=True)  # a wrong word begins no run: the lists of runs would name it
+                    shutil.rmtree(run_path, ignore_errors=True)  # nothing to go on from is no run: the lists of runs would name it
                 raise
 
 

@@ -1,6 +1,6 @@
 """How long a run's detector takes for one image and how much memory it needs, measured in a process of its own.
 
-    python -m train.judging.latency RUN_FOLDER SPLIT DEVICE
+    python -m train.judging.latency RUN_FOLDER SPLIT DEVICE THREADS
 
 Prints one JSON document. An own process, so that the peak of memory is this detector's alone; batch 1 on real images that are
 decoded beforehand, resizing and taking boxes back to the original included, since a user waits for these as well.
@@ -36,13 +36,13 @@ class Latency:
     memory_mb: float
 
 
-def of_run(run_path: Path, split: str, device: str = "auto") -> Latency:
-    """Measure in a new process.
+def of_run(run_path: Path, split: str, device: str = "auto", threads: int = 0) -> Latency:
+    """Measure in a new process, which computes on a CPU with so many threads; 0 = torch's own choice.
 
     Raises:
         BoxwrightError: the process failed; says with what.
     """
-    command = [sys.executable, "-m", "train.judging.latency", str(run_path), split, device]
+    command = [sys.executable, "-m", "train.judging.latency", str(run_path), split, device, str(threads)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
@@ -50,8 +50,9 @@ def of_run(run_path: Path, split: str, device: str = "auto") -> Latency:
     return Latency(**json.loads(ended.stdout.splitlines()[-1]))
 
 
-def measure(run_path: Path, split: str, device: str) -> Latency:
+def measure(run_path: Path, split: str, device: str, threads: int = 0) -> Latency:
     """Measure in this process: whoever wants the memory of the detector alone calls :func:`of_run`."""
+    from train.fitting import device as devices
     from train.serving.machine import peak_mb
     from train.serving.predictor import Predictor
 
@@ -59,11 +60,12 @@ def measure(run_path: Path, split: str, device: str) -> Latency:
     predictor = Predictor.from_run(run_path, device)
     timings_ms: list[float] = []
     begun = time.perf_counter()
-    while len(timings_ms) < WARM_UP + LEAST_TIMINGS and (time.perf_counter() - begun < MOST_S or len(timings_ms) <= WARM_UP):
-        image = images[len(timings_ms) % len(images)]
-        started = time.perf_counter()
-        list(predictor([image]))
-        timings_ms.append(1000 * (time.perf_counter() - started))
+    with devices.threads(threads):
+        while len(timings_ms) < WARM_UP + LEAST_TIMINGS and (time.perf_counter() - begun < MOST_S or len(timings_ms) <= WARM_UP):
+            image = images[len(timings_ms) % len(images)]
+            started = time.perf_counter()
+            list(predictor([image]))
+            timings_ms.append(1000 * (time.perf_counter() - started))
     kept = timings_ms[WARM_UP:]
     low, high = np.quantile(kept, [0.25, 0.75])
     return Latency(median(kept), float(low), float(high), len(kept), peak_mb(predictor.device))
@@ -88,4 +90,4 @@ def _images(run_path: Path, split: str) -> list[Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(vars(measure(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))) + "\n")
+    sys.stdout.write(json.dumps(vars(measure(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))) + "\n")

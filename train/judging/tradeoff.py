@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -31,6 +32,8 @@ _COSTS = {
     "parameters": "parameters, millions",
     "train_cpu_s": "training, CPU-seconds",
 }
+#: What of train/ decides a row.
+_CODE = ("data", "detectors", "fitting", "judging", "serving")
 Train = Callable[[Workspace, str, Mapping[str, Any]], dict[str, Any]]
 
 
@@ -71,14 +74,14 @@ def compare(workspace: Workspace, plan: Plan, train: Train, say: Callable[[str],
     """Train and measure every detector; writes `runs/NAME/compare.json` and `compare.html`.
 
     A detector that cannot be trained gets a row with the reason. The result is written after each detector, and whoever is
-    interrupted goes on with the same command: what was measured with the same settings on the same machine is kept.
+    interrupted goes on with the same command: what was measured with the same settings and code on the same machine is kept.
 
     Raises:
         BoxwrightError: not one detector could be trained; the last one's reason.
     """
     folder = workspace.dataset(plan.dataset).runs
-    settings = {**plan.options, "device": plan.device, "machine": machine()}
-    rows = {name: row for name, row in _kept(folder / "compare.json", settings).items() if name in plan.detectors}
+    settings = {**plan.options, "device": plan.device, "machine": machine(), "code": code()}
+    rows = {name: row for name, row in _kept(folder / "compare.json", settings, say).items() if name in plan.detectors}
     for place, name in enumerate(plan.detectors, 1):
         if name in rows:
             say(f"{name} ({place} of {len(plan.detectors)}): measured already, in {rows[name].run}")
@@ -117,6 +120,15 @@ def machine() -> dict[str, Any]:
     return {"cpu": _cpu_name(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu, "torch": torch.__version__}
 
 
+def code(room: Path = Path(__file__).parents[1]) -> str:
+    """Which code trains and measures: 12 hex digits that change with any of its files, so that two versions share no row."""
+    files = sorted(path for folder in _CODE for path in (room / folder).rglob("*.py"))
+    told = hashlib.sha256()
+    for path in files:
+        told.update(f"{path.relative_to(room).as_posix()}\n".encode() + path.read_bytes())
+    return told.hexdigest()[:12]
+
+
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -131,7 +143,7 @@ def _measured(workspace: Workspace, plan: Plan, name: str, train: Train) -> Row:
     metrics, path = result["metrics"], Path(result["path"])
     evaluation = _evaluation(path)
     bounds = intervals.of_evaluation(evaluation).ap
-    speed = latency.of_run(path, open_run(path).choose_split(), plan.device)
+    speed = latency.of_run(path, open_run(path).choose_split(), plan.device, int(plan.options.get("threads", 0)))
     return Row(
         detector=name,
         run=result["run"],
@@ -158,14 +170,18 @@ def _evaluation(run_path: Path) -> Evaluation:
     return evaluate(run.ground_truth(split), read_detections(run.detections(split)))
 
 
-def _kept(path: Path, settings: Mapping[str, Any]) -> dict[str, Row]:
+def _kept(path: Path, settings: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Row]:
     """Rows of an earlier comparison with these settings whose runs are still there; failures are tried again."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        same = document["settings"] == json.loads(json.dumps(settings))
+        before, now = document["settings"], json.loads(json.dumps(settings))
         known = {field.name for field in dataclasses.fields(Row)}
-        rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in document["rows"]] if same else []
-    except (OSError, ValueError, KeyError, TypeError):
+        rows = [Row(**{key: value for key, value in row.items() if key in known}) for row in document["rows"]]
+        other = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    if other:
+        say(f"{path.name} was measured with other settings ({', '.join(other)}): measuring anew")
         return {}
     return {row.detector: row for row in rows if not row.error and (path.parent / row.run / "config.json").is_file()}
 
@@ -187,7 +203,8 @@ def _write(folder: Path, plan: Plan, settings: Mapping[str, Any], rows: Mapping[
         "html": str(folder / "compare.html"),
     }
     write_atomic(folder / "compare.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    facts = {key.replace("_", " "): value for key, value in {**plan.options, "device": plan.device, **settings["machine"]}.items() if value}
+    told_of = {**settings["machine"], **plan.options, "device": plan.device, "code": settings["code"]}
+    facts = {key.replace("_", " "): value for key, value in told_of.items() if value}
     scratch = [row.detector for row in told if row.weights.startswith("none")]
     content = {**document, **_plots(told, front), "table": list(_table(ordered, front, against)), "facts": facts, "scratch": scratch}
     write_atomic(folder / "compare.html", page("compare.html", content))

@@ -264,17 +264,35 @@ def test_nan_loss__stops_and_names_the_batch(make_release: MakeRelease, workspac
         train_run(workspace, "shapes", {**SMALL, "epochs": 1}, prepare=spoil)
     names = [path.name for path in split_images(dataset, "train")]
     assert sum(name in str(caught.value) for name in names) == 4
-    assert not checkpoint.path_of(workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-2", checkpoint.LAST).exists()
+    assert "there was no checkpoint yet" in str(caught.value)
+    assert not (workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-2").exists()
     assert last(Path(first["path"]))["state"]["finished"]
 
 
-def test_learning_rate_far_too_high__keeps_the_last_good_checkpoint(make_release: MakeRelease, workspace: Workspace) -> None:
+def test_gradient_that_is_no_number__spoils_no_weights(make_release: MakeRelease, workspace: Workspace) -> None:
     make_release()
-    with pytest.raises(TrainingError, match="the last good checkpoint is kept"):
-        train_run(workspace, "shapes", {**SMALL, "epochs": 60, "learning_rate": 1e30, "clip_norm": 1e30, "eval_every": 100})
-    path = checkpoint.path_of(workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-1", checkpoint.LAST)
-    if path.exists():
-        assert torch.isfinite(torch.tensor(checkpoint.load(path)["state"]["history"][-1]["loss"]))
+    steps = 0
+
+    def spoil(detector: Detector) -> str:
+        def infinite(gradient: torch.Tensor) -> torch.Tensor:
+            nonlocal steps
+            steps += 1
+            return gradient if steps < 4 else gradient + float("inf")
+
+        next(parameter for parameter in detector.parameters() if parameter.requires_grad).register_hook(infinite)
+        return "spoiled in the last step of the second epoch"
+
+    with pytest.raises(TrainingError, match=r"the gradient became (inf|nan) at step 3 \(epoch 2\).*the last good checkpoint is kept"):
+        train_run(workspace, "shapes", {**SMALL, "epochs": 3, "freeze": 0}, prepare=spoil)
+    kept = checkpoint.load(checkpoint.path_of(workspace.runs / "shapes" / "v001-fcos_mobilenet_v2-1", checkpoint.LAST))
+    assert all(bool(torch.isfinite(value).all()) for value in kept["model"].values())
+
+
+def test_learning_rate_far_too_high__stops_and_leaves_no_run(make_release: MakeRelease, workspace: Workspace) -> None:
+    make_release()
+    with pytest.raises(TrainingError, match=r"there was no checkpoint yet.*smaller --lr than 1e\+30"):
+        train_run(workspace, "shapes", {**SMALL, "learning_rate": 1e30, "clip_norm": 1e30})
+    assert not list((workspace.runs / "shapes").glob("*"))
 
 
 def test_corrupt_image_in_the_middle(make_release: MakeRelease, workspace: Workspace, split_images: Callable) -> None:
@@ -310,6 +328,7 @@ def test_release_without_boxes(make_release: MakeRelease, workspace: Workspace) 
         (["--detector", "yolo"], 2, "unknown detector 'yolo'"),
         (["--weights", "/nowhere.pt"], 3, "there are no weights at /nowhere.pt"),
         (["--weights", "OTHER"], 2, "are of another architecture"),
+        (["--weights", __file__], 8, "no weights that torch can read safely"),
         (["--release", "v009"], 3, "no release 'v009'"),
         (["--resume", "v001-none-1"], 3, "unknown run"),
         (["--device", "cuda:7"], 5, "use --device cpu"),
@@ -334,7 +353,16 @@ def test_wrong_words__a_sentence_and_an_exit_code(
     assert main(["train", "shapes", *WORDS, *given, "--epochs", "1", "--root", str(workspace.root)]) == code
     told = capsys.readouterr().err
     assert says in told and "Traceback" not in told
-    assert not list(workspace.runs.rglob("last.pt"))
+    assert not list((workspace.runs / "shapes").glob("*")), "nothing to go on from is no run"
+
+
+def test_compile__without_a_compiler(
+    make_release: MakeRelease, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_release()
+    monkeypatch.setenv("CXX", "g++-that-nobody-has")
+    assert main(["train", "shapes", *WORDS, "--epochs", "1", "--compile", "--root", str(workspace.root)]) == 5
+    assert "no g++-that-nobody-has here" in capsys.readouterr().err
 
 
 def test_progress__a_live_line_says_speed_waiting_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import boxwright
 from tests.train.judging.run_folder import NAMES, drawn_scenes, lay
 from train.judging.charts import _Names
-from train.judging.tradeoff import Row, pareto
+from train.judging.tradeoff import Row, _kept, code, pareto
 
 
 def trainable(root: Path) -> Path:
@@ -34,7 +35,22 @@ def trainable(root: Path) -> Path:
 
 
 DETECTORS = "fcos_mobilenet_v2,fcos_mobilenet_v2_small_objects"
-SHORT = ["--epochs", "1", "--image-size", "128", "--batch-size", "4", "--weights", "none", "--workers", "0", "--device", "cpu"]
+SHORT = [
+    "--epochs",
+    "1",
+    "--image-size",
+    "128",
+    "--batch-size",
+    "4",
+    "--weights",
+    "none",
+    "--workers",
+    "0",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.mark.slow
@@ -53,6 +69,7 @@ def test_two_detectors_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixtur
     page = (runs / "compare.html").read_text()
     assert all(row["detector"] in page for row in result["rows"])
     assert re.search(r"From scratch, without pretrained weights:</b> (fcos_\w+, fcos_\w+)\.", page)
+    assert "<dt>threads</dt><dd>1</dd>" in page
     assert json.loads((runs / "compare.json").read_text())["rows"] == result["rows"]
 
     assert boxwright.main(words) == 0
@@ -85,6 +102,31 @@ def test_dry_run_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     plans = json.loads(capsys.readouterr().out)["plans"]
     assert [plan["detector"] for plan in plans] == DETECTORS.split(",")
     assert not runs.exists() or not list(runs.iterdir())
+
+
+def test_rows_of_other_settings_or_other_code_are_not_kept(tmp_path: Path) -> None:
+    rows = [Row("fcos", run="v001-fcos-1"), Row("gone", run="v001-gone-1"), Row("broken", error="no weights")]
+    (tmp_path / "v001-fcos-1").mkdir()
+    (tmp_path / "v001-fcos-1" / "config.json").write_text("{}")
+    settings = {"epochs": 3, "machine": {"cpus": 2}, "code": code()}
+    file, told = tmp_path / "compare.json", list[str]()
+    assert _kept(file, settings, told.append) == {}
+    file.write_text(json.dumps({"settings": settings, "rows": [dataclasses.asdict(row) for row in rows]}))
+    assert list(_kept(file, settings, told.append)) == ["fcos"] and not told
+    assert _kept(file, {**settings, "code": "0" * 12, "threads": 1}, told.append) == {}
+    assert "(code, threads)" in told[0]
+
+
+def test_code_is_another_when_one_file_is(tmp_path: Path) -> None:
+    room = tmp_path / "train"
+    (room / "fitting").mkdir(parents=True)
+    (room / "fitting" / "fit.py").write_text("rate = 1\n")
+    before = code(room)
+    (room / "loop").mkdir()
+    (room / "loop" / "gate.py").write_text("decides no row\n")
+    assert code(room) == before
+    (room / "fitting" / "fit.py").write_text("rate = 2\n")
+    assert code(room) != before
 
 
 def test_pareto_front() -> None:
