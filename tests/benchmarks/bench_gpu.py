@@ -239,7 +239,7 @@ def one(job: Job) -> dict[str, Any]:
 def report(plain: Job, seeds: int, parts: set[str]) -> dict[str, Any]:
     """The comparisons: the figures that the project wants of a card."""
     hardware = has_bf16(find_device(plain.device))
-    bf16, amp = ("bf16", "amp") if hardware else ("fp32", "fp32")
+    bf16, amp = "bf16" if hardware else "fp32", "amp" if hardware or plain.device != "cpu" else "fp32"
     light = replace(plain, what="ours", detector="fcos_mobilenet_v2", epochs=plain.epochs or 12)
     heavy = replace(plain, what="ours", epochs=0, detector="fasterrcnn_resnet50_fpn_v2")
     transformer = replace(heavy, detector="rtdetr_v2_r18", precision=bf16)

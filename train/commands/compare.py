@@ -56,6 +56,8 @@ class Compare:
         result = compare(console.workspace, Plan(arguments.name, names, options, arguments.device), train, console.say)
         headings = ["detector", "AP", "AP50", "ms", "MB", "M params", "train s", "front"]
         console.table(headings, [_cells(row) for row in result["rows"]])
+        if scratch := [row["detector"] for row in result["rows"] if row["weights"].startswith("none")]:
+            console.out(f"from scratch, so no verdict on the design: {', '.join(scratch)}")
         console.out(f"● stands on the Pareto front: no other is at least as accurate and as fast. {result['html']} draws it")
         return result
 
