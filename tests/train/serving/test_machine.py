@@ -59,7 +59,7 @@ def test_bench_gpu__all_sides_run() -> None:
     told = json.loads(ended.stdout)
     assert {"times_faster", "delta_AP_points", "fp32", "bf16"} <= set(told["precision"]), told["precision"]
     assert set(told["precision"]["fp32"]) == {"images_per_s", "wait_share", "AP", "peak_mb"}
-    for group in ("faster_rcnn", "rtdetr_v2_r18"):
+    for group in ("faster_rcnn", "transformer"):
         for side, found in told[group].items():
             missing_peer = side == "trainer" and "accelerate" in found.get("failed", "")
             assert missing_peer or (found["images_per_s"] > 0 and found["peak_mb"] > 0), (group, side, found)
