@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from annotate.commands.splits import SPLITS_VERB
 from annotate.journal import Kind, Status, box_event, new_box_id
 from annotate.release import make_release
 from annotate.splits import SIZES, Member, assign, naive_leak, size_name
+from boxwright import parser_for
 from collect.console import Console
 from collect.definition import SplitPolicy
 from collect.workspace import Workspace
@@ -102,7 +102,7 @@ def test_the_command_shows_the_balance_by_class_and_size(
             side = (20.0, 33.0)[seed % 2]  # no large one: it is shown as empty
             name, box = ("cat", "dog")[seed % 4 // 2], (1.0, 2.0, side, side)
             journal.append([box_event(Kind.DRAW, "reviewer:anna", sha256, new_box_id(), Status.PRESENT, name, box)])
-    told = SPLITS_VERB.run(Namespace(name="pets", allow_unreviewed=False), Console(workspace))
+    told = SPLITS_VERB.run(parser_for("splits", SPLITS_VERB).parse_args(["pets"]), Console(workspace))
     release = make_release(small.dataset, small.definition)
     expected: dict[str, Counter[str]] = {size: Counter() for size in SIZES}
     for split in ("train", "val", "test"):
