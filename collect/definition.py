@@ -10,13 +10,14 @@ import difflib
 import math
 import re
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from collect.errors import NotFoundError, UsageError
 from collect.files import write_atomic
 from collect.licenses import check_entry
+from collect.toml_tables import TableReader
 from collect.workspace import Dataset
 
 MOST_EPSILON = 0.1
@@ -178,101 +179,13 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 _TOP = {"name", "contact", "description", "class", *_SECTIONS}
 
 
-class _Reader:
-    """One document being checked; knows where a key stands, for the messages."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self.path, self.lines = path, text.splitlines()
-
-    def line_of(self, pattern: str, nth: int = 0) -> int:
-        hits = [number for number, line in enumerate(self.lines, 1) if re.match(pattern, line)]
-        return hits[min(nth, len(hits) - 1)] if hits else 1
-
-    def key_line(self, table: str, key: str, nth: int = 0) -> int:
-        start = self.line_of(rf"\s*\[+\s*{re.escape(table)}\s*\]+", nth) if table else 1
-        for number in range(start, len(self.lines) + 1):
-            if re.match(rf"\s*(\[+\s*)?[\"']?{re.escape(key)}[\"']?\s*[=\].]", self.lines[number - 1]):
-                return number
-        return start
-
-    def error(self, line: int, message: str) -> UsageError:
-        return UsageError(f"{self.path}:{line}: {message}")
-
-    def reject_unknown(self, table: str, given: dict[str, Any], valid: set[str], nth: int = 0) -> None:
-        for key in given:
-            if key not in valid:
-                near = difflib.get_close_matches(key, valid, n=1, cutoff=0.4)
-                hint = f"; did you mean '{near[0]}'?" if near else ""
-                where = f" in [{table}]" if table else ""
-                raise self.error(
-                    self.key_line(table, key, nth),
-                    f"unknown key '{key}'{where}{hint} Valid: {', '.join(sorted(valid))}",
-                )
-
-    def build(self, kind: type, table: str, given: dict[str, Any], nth: int = 0) -> Any:
-        """A frozen dataclass from a TOML table: unknown keys, wrong types and missing keys are errors."""
-        hints = get_type_hints(kind)
-        self.reject_unknown(table, given, set(hints), nth)
-        for entry in fields(kind):
-            if entry.name not in given and entry.default is MISSING and entry.default_factory is MISSING:
-                line = self.line_of(rf"\s*\[+\s*{re.escape(table)}\s*\]+", nth)
-                raise self.error(line, f"[{table}] has no '{entry.name}'; add `{entry.name} = …`")
-        values = {key: self.value(hints[key], table, key, value, nth) for key, value in given.items()}
-        return kind(**values)
-
-    def value(self, hint: Any, table: str, key: str, value: Any, nth: int) -> Any:
-        origin = get_origin(hint)
-        if origin is tuple and isinstance(value, list) and all(isinstance(item, get_args(hint)[0]) for item in value):
-            return tuple(value)
-        if origin is dict and isinstance(value, dict):
-            return self.table(get_args(hint)[1], table, key, value, nth)
-        if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return self.bounded(table, key, float(value), nth)
-        if hint is int and type(value) is int:
-            return self.bounded(table, key, value, nth)
-        if hint in {str, bool} and type(value) is hint:
-            return value
-        raise self.wrong(hint, table, key, value, nth)
-
-    def bounded(self, table: str, key: str, value: float, nth: int) -> float:
-        """A number, unless it is out of its bounds."""
-        least, most = _BOUNDS.get((table, key), (-math.inf, math.inf))
-        if not least <= value <= most:
-            wanted = f"from {least:g} to {most:g}" if most < math.inf else f"at least {least:g}"
-            raise self.error(self.key_line(table, key, nth), f"'{key}' must be {wanted}, not {value:g}")
-        return value
-
-    def table(self, inner: Any, table: str, key: str, value: dict[str, Any], nth: int) -> dict[str, Any]:
-        """A table of texts, or a table of such tables, whose numbers and truths are written as a query string has them."""
-        if inner is str:
-            if all(isinstance(item, str) for item in value.values()):
-                return value
-            raise self.wrong(dict, table, key, value, nth)
-        parameters: dict[str, dict[str, str]] = {}
-        for name, entries in value.items():
-            if not isinstance(entries, dict):
-                raise self.error(self.key_line(table, key, nth), f"'{key}.{name}' must be a table: write [{table}.{key}.{name}]")
-            for entry, item in entries.items():
-                if not isinstance(item, str | int | float):
-                    raise self.wrong(str, f"{table}.{key}.{name}", entry, item, nth)
-            parameters[name] = {entry: str(item).lower() if isinstance(item, bool) else str(item) for entry, item in entries.items()}
-        return parameters
-
-    def wrong(self, hint: Any, table: str, key: str, value: Any, nth: int) -> UsageError:
-        """What is wrong with the type of a value."""
-        wanted = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}.get(
-            hint, "a list of texts" if get_origin(hint) is tuple else "a table of texts"
-        )
-        return self.error(self.key_line(table, key, nth), f"'{key}' must be {wanted}, not {value!r}")
-
-
 def parse(path: Path, text: str) -> Definition:
     """A definition from the text of a dataset.toml; `path` is only named in errors.
 
     Raises:
         UsageError: anything wrong, as `file:line: what; did you mean …`.
     """
-    reader = _Reader(path, text.removeprefix("\ufeff"))
+    reader = TableReader(path, text.removeprefix("\ufeff"), _BOUNDS)
     try:
         document = tomllib.loads(text.removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
@@ -297,7 +210,7 @@ def parse(path: Path, text: str) -> Definition:
     return definition
 
 
-def _check(reader: _Reader, definition: Definition) -> None:
+def _check(reader: TableReader, definition: Definition) -> None:
     seen_ids: dict[int, str] = {}
     seen_names: set[str] = set()
     for nth, entry in enumerate(definition.classes):

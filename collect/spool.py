@@ -85,15 +85,13 @@ class Spool:
         left = self._left.pop(lease.url, None)
         if left is None:
             return None
-        try:
-            with left.file.path.open("rb") as file:
-                data = os.pread(file.fileno(), left.length, left.begin)
-        except OSError:
-            return None
-        if len(data) < left.length:
-            return None
-        self._held[lease.url_id] = left.file
-        return Arrival(lease, data, **left.facts)
+        with suppress(OSError), left.file.path.open("rb") as file:
+            data = os.pread(file.fileno(), left.length, left.begin)
+            if len(data) == left.length:
+                self._held[lease.url_id] = left.file
+                return Arrival(lease, data, **left.facts)
+        self._count_down(left.file)
+        return None
 
     def keep(self, arrival: Arrival) -> None:
         """Write down a body that has just been received.
