@@ -15,6 +15,7 @@ from collect.console import Console
 from collect.errors import UsageError
 from collect.files import safe_join, storage_errors, write_atomic
 from train.detectors.detector import Detections
+from train.judging.run_files import best_f1_score
 from train.serving.draw import draw
 from train.serving.pictures import VIDEOS, Frame, Unreadable, VideoWriter, frames
 from train.serving.predictor import Predictor
@@ -69,12 +70,9 @@ class Detect:
 
 
 def _least_score(run_path: Path, given: float | None) -> float:
-    """What was given, else where the run's own F1 was best (metrics.json), else a usual one."""
-    if given is not None:
-        return given
-    path = run_path / "metrics.json"
-    told = orjson.loads(path.read_bytes()).get("threshold") if path.is_file() else None
-    return _USUAL if told is None else float(told)
+    """What was given, else where the run's own F1 was best, else a usual one."""
+    told = best_f1_score(run_path) if given is None else given
+    return _USUAL if told is None else told
 
 
 class _Work:

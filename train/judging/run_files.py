@@ -53,8 +53,7 @@ class RunFiles:
 
     def metrics(self) -> dict[str, Any]:
         """metrics.json, {} where the run has none yet."""
-        path = self.path / "metrics.json"
-        return _json(path) if path.is_file() else {}
+        return _metrics(self.path)
 
     def history(self) -> list[dict[str, float]]:
         """The rows of metrics.csv; what is no number is left out."""
@@ -80,6 +79,21 @@ def open_run(path: Path) -> RunFiles:
         raise CorruptError(f"{path / 'config.json'} has no {error}; it is no run of Boxwright's") from error
     dataset = Workspace.at(str(path.parents[2])).dataset(name)
     return RunFiles(path, config, dataset.release_path(version), dataset.images)
+
+
+def best_f1_score(path: Path) -> float | None:
+    """The score at which the F1 of the run in this folder was best where it was judged; None where it never was.
+
+    Raises:
+        CorruptError: metrics.json is broken.
+    """
+    told = _metrics(path).get("threshold")
+    return None if told is None else float(told)
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    file = path / "metrics.json"
+    return _json(file) if file.is_file() else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

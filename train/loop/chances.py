@@ -17,7 +17,7 @@ from collect.errors import BoxwrightError
 from train.judging import inputs
 from train.judging.inputs import Detections, Truth
 from train.judging.matching import match
-from train.judging.run_files import open_run
+from train.judging.run_files import best_f1_score, open_run
 from train.loop.threshold import UNTOLD
 
 Chances = Callable[[Floats], Floats]
@@ -34,8 +34,8 @@ def chances_of(path: Path) -> Chances:
     limit = UNTOLD
     try:
         run = open_run(path)
-        best_f1 = run.metrics().get("threshold")
-        limit = UNTOLD if best_f1 is None else float(best_f1)
+        best_f1 = best_f1_score(path)
+        limit = UNTOLD if best_f1 is None else best_f1
         truth = inputs.truth(run.ground_truth("val"))
         found = inputs.detections(inputs.read_detections(run.detections("val")), truth)
     except BoxwrightError:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from annotate.review.simulated import Costs, Labelled, plan
 from collect.errors import BoxwrightError
 from train.judging import inputs
-from train.judging.run_files import RunFiles, open_run
+from train.judging.run_files import RunFiles, best_f1_score, open_run
 from train.loop.propose import Found, merge_found
 
 #: With fewer val boxes than this the cheapest score is chance: on raccoon's 10 it was .64 or .52, as twins were merged at .6 or .5.
@@ -58,12 +58,12 @@ def start_of(path: Path, costs: Costs) -> Start:
     """The score at which the run in this folder starts to propose."""
     try:
         run = open_run(path)
-        best_f1 = run.metrics().get("threshold")
+        best_f1 = best_f1_score(path)
         images = judged_images(run)
     except BoxwrightError as error:
         return Start(UNTOLD, f"the run's val split cannot be read ({error}), so nothing tells what costs least")
     boxes = sum(len(image.true) for image in images)
-    limited = None if best_f1 is None else min(max(float(best_f1), _LOWEST), _HIGHEST)
+    limited = None if best_f1 is None else min(max(best_f1, _LOWEST), _HIGHEST)
     if not boxes:
         return Start(UNTOLD, "the run has no val boxes that could tell which score costs least")
     if boxes < ENOUGH_BOXES:
