@@ -65,7 +65,12 @@ CASES = {
         ("--image-size", "320", "--epochs", "150", "--eval-every", "25"),
         0.4,
     ),
-    "bccd": Case((("bccd", "--format", "voc"),), 900, ("--image-size", "416", "--epochs", "60", "--eval-every", "20"), 0.4),
+    "bccd": Case(
+        (("bccd", "--format", "voc"),),
+        900,
+        ("--image-size", "416", "--epochs", "90", "--eval-every", "30", "--turn", "0.75"),
+        0.4,
+    ),
     "facemask-coco": Case(
         tuple(
             (f"facemask-coco/annotations/custom_{split}.json", "--format", "coco", "--images", f"facemask-coco/{split}2017")

@@ -33,6 +33,11 @@ _SETTINGS: dict[str, tuple[str, type, str]] = {
     "--zoom-in": ("zoom_in", float, "greatest magnification of a training image"),
     "--zoom-out": ("zoom_out", float, "least magnification of a training image"),
     "--mirror": ("mirror", float, "chance of a mirrored image; 0 where left and right are different things, as in writing"),
+    "--turn": (
+        "turn",
+        float,
+        "chance of a quarter, half or three-quarter turn, for pictures without an up: from above, through a microscope",
+    ),
     "--mosaic": ("mosaic", float, "chance of four images in one"),
     "--mixup": ("mixup", float, "chance of two images blended"),
     "--copy-paste": ("copy_paste", float, "chance of pasting objects of another image"),

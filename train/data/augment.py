@@ -1,6 +1,6 @@
 """Augmentation: one geometric step of our own, then albumentations on the pixels.
 
-The geometry (scale, place, mirror) is a single resize of the part that will be seen, with boxes moved in float64 and
+The geometry (turn, scale, place, mirror) is a single resize of the part that will be seen, with boxes moved in float64 and
 judged once against what they were before: that avoids, instead of mending, what stacks of box-aware transforms do
 (visibility thresholds that hold only per transform, coordinates through float32, 1-pixel slivers).
 :class:`Guarded` makes any albumentations pipeline of the user's own safe in the same way.
@@ -83,6 +83,7 @@ class Geometry:
         zoom: least and greatest magnification; 1 = the whole image just fits.
         aspect: greatest stretch of one axis against the other.
         mirror: chance of a horizontal flip.
+        turn: chance of one, two or three quarter turns, each as likely: for pictures that have no up.
         view: how large the whole image would be against the canvas at zoom 1: more than 1 = the canvas is a cut-out.
         focus: chance that the canvas is placed on a box rather than anywhere (small objects profit).
     """
@@ -90,13 +91,16 @@ class Geometry:
     zoom: tuple[float, float] = (0.6, 1.8)
     aspect: float = 1.2
     mirror: float = 0.5
+    turn: float = 0.0
     focus: float = 0.5
     view: float = 1.0
     rules: BoxRules = field(default_factory=BoxRules)
 
 
 def throw(sample: Sample, size_wh: tuple[int, int], geometry: Geometry, rng: Generator) -> Sample:
-    """The image scaled, stretched, placed and mirrored on a grey canvas of `size_wh`, in one resize."""
+    """The image turned, scaled, stretched, placed and mirrored on a grey canvas of `size_wh`, in one resize."""
+    if geometry.turn and rng.random() < geometry.turn:
+        sample = turn(sample, int(rng.integers(1, 4)))
     height, width = sample.pixels.shape[:2]
     stretch = np.exp(rng.uniform(-1, 1) * np.log(geometry.aspect) / 2)
     zoom = np.exp(rng.uniform(*np.log(geometry.zoom))) * geometry.view * min(size_wh[0] / width, size_wh[1] / height)
@@ -150,6 +154,19 @@ def mirror(sample: Sample) -> Sample:
     boxes = sample.boxes_N4.copy()
     boxes[:, [0, 2]] = width - sample.boxes_N4[:, [2, 0]]
     return replace(sample, pixels=cv2.flip(sample.pixels, 1), boxes_N4=boxes)
+
+
+def turn(sample: Sample, quarters: int) -> Sample:
+    """Turned counter-clockwise by 1, 2 or 3 quarters of a circle; nothing is lost and nothing resampled."""
+    height, width = sample.pixels.shape[:2]
+    x1, y1, x2, y2 = sample.boxes_N4.T
+    boxes = {
+        1: (y1, width - x2, y2, width - x1),
+        2: (width - x2, height - y2, width - x1, height - y1),
+        3: (height - y2, x1, height - y1, x2),
+    }
+    pixels = np.ascontiguousarray(np.rot90(sample.pixels, quarters))
+    return replace(sample, pixels=pixels, boxes_N4=np.stack(boxes[quarters], axis=1))
 
 
 def mosaic(samples: Sequence[Sample], size_wh: tuple[int, int], geometry: Geometry, rng: Generator) -> Sample:

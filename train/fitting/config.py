@@ -79,6 +79,7 @@ class TrainConfig:
     mixup: float = 0.0
     copy_paste: float = 0.0
     mirror: float = 0.5
+    turn: float = 0.0
     augment: str = ""
     tensorboard: bool = False
 
@@ -99,7 +100,7 @@ class TrainConfig:
             (self.checkpoint_s >= 0, f"--checkpoint-every {self.checkpoint_s:g}: seconds, at least 0"),
             *(
                 (0 <= getattr(self, chance) <= 1, f"--{chance.replace('_', '-')} {getattr(self, chance):g}: a chance, from 0 to 1")
-                for chance in ("mirror", "mosaic", "mixup", "copy_paste")
+                for chance in ("mirror", "turn", "mosaic", "mixup", "copy_paste")
             ),
             (0 < self.zoom_out <= self.zoom_in, f"zoom from {self.zoom_out:g} to {self.zoom_in:g}: positive, the smaller first"),
         )

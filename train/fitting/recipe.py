@@ -127,7 +127,11 @@ def augmentation(config: TrainConfig) -> Augmentation:
     """How the config wants training images changed."""
     return Augmentation(
         geometry=Geometry(
-            zoom=(config.zoom_out, config.zoom_in), mirror=config.mirror, focus=config.focus, view=config.image_size / config.crop_px
+            zoom=(config.zoom_out, config.zoom_in),
+            mirror=config.mirror,
+            turn=config.turn,
+            focus=config.focus,
+            view=config.image_size / config.crop_px,
         ),
         pixels=config.pixels,
         mosaic=config.mosaic,

@@ -101,6 +101,7 @@ def open_run(request: Request) -> Proposer:
         RefusedError: none of its categories is a class of this dataset, or the class asked for.
     """
     from train.fitting import config
+    from train.serving.looks import looks_of
     from train.serving.predictor import Predictor
     from train.serving.tiles import Tiling
 
@@ -108,7 +109,8 @@ def open_run(request: Request) -> Proposer:
     path = request.workspace.run_path(run)
     costs = Costs(keep_iou=request.definition.annotate.keep_iou)
     start = start_of(path, costs) if request.threshold is None else Start(request.threshold, "")
-    predictor = Predictor.from_run(path, request.device or "auto", mirror=config.read(path).mirror > 0)
+    trained = config.read(path)
+    predictor = Predictor.from_run(path, request.device or "auto", looks=looks_of(trained.mirror, trained.turn))
     if request.tiles:
         predictor.tiling = Tiling(predictor.detector.image_size)
     names = _names(request, [category.name for category in predictor.categories], path.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from train.data.cache import Pixels, UnreadableError, decode
 from train.detectors.detector import Detections, Detector, RawDetections, open_detector
 from train.fitting import checkpoint, config
 from train.fitting.device import find_device
-from train.serving.mirrored import agreed, turned_back
+from train.serving.looks import AS_IT_IS, Look, agreed
 from train.serving.tiles import Tiling, in_whole, merge
 
 
@@ -34,17 +34,22 @@ class Predictor:
         device: "auto", "cpu", "cuda", "cuda:1", …
         batch_size: images at a time; 0 = 1 on a CPU, 16 on a GPU.
         tiling: also look at tiles, for small objects; None = only at the whole image.
-        mirror: also look at the mirror image; see :mod:`train.serving.mirrored`.
+        looks: how each picture is held, once for each; see :mod:`train.serving.looks`.
     """
 
     def __init__(
-        self, detector: Detector, device: str = "auto", batch_size: int = 0, tiling: Tiling | None = None, *, mirror: bool = False
+        self,
+        detector: Detector,
+        device: str = "auto",
+        batch_size: int = 0,
+        tiling: Tiling | None = None,
+        looks: Sequence[Look] = AS_IT_IS,
     ) -> None:
         self.device = find_device(device)
         self.detector = detector.to(self.device).eval()
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 16)
         self.tiling = tiling
-        self.mirror = mirror
+        self.looks = looks
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -52,14 +57,14 @@ class Predictor:
         return self.detector.categories
 
     @classmethod
-    def from_run(cls, run_path: Path, device: str = "auto", tiling: Tiling | None = None, *, mirror: bool = False) -> Predictor:
+    def from_run(cls, run_path: Path, device: str = "auto", tiling: Tiling | None = None, looks: Sequence[Look] = AS_IT_IS) -> Predictor:
         """The best detector of a run, else its last.
 
         Raises:
             NotFoundError: no such run, or one that ended before its first checkpoint.
             CorruptError: its checkpoint is not of the detector that its config names.
         """
-        return cls(load_detector(run_path), device, tiling=tiling, mirror=mirror)
+        return cls(load_detector(run_path), device, tiling=tiling, looks=looks)
 
     def __call__(self, images: Iterable[Pixels]) -> Iterator[Detections]:
         """Detections of each image, in order. Images: uint8 RGB (H, W, 3), upright; read lazily, a few at a time."""
@@ -68,11 +73,12 @@ class Predictor:
             yield from self._chunk(chunk)
 
     def _chunk(self, images: list[Pixels]) -> list[Detections]:
-        found = self._plain(images)
-        if not self.mirror:
-            return found
-        mirrored = self._plain([np.ascontiguousarray(image[:, ::-1]) for image in images])
-        return [agreed(one, turned_back(other, image.shape[1])) for one, other, image in zip(found, mirrored, images, strict=True)]
+        by_look = [self._held(images, look) for look in self.looks]
+        return [agreed(of_one) for of_one in zip(*by_look, strict=True)]
+
+    def _held(self, images: list[Pixels], look: Look) -> list[Detections]:
+        found = self._plain([look.at(image) for image in images])
+        return [look.back(one, (image.shape[1], image.shape[0])) for one, image in zip(found, images, strict=True)]
 
     def _plain(self, images: list[Pixels]) -> list[Detections]:
         whole = self._look(images)

@@ -68,6 +68,29 @@ def test_mirror__twice_is_nothing() -> None:
     assert np.array_equal(again.boxes_N4, sample.boxes_N4)
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_turn__boxes_stay_on_their_pixels(quarters: int) -> None:
+    turned = augment.turn(painted([[30, 20, 80, 60]]), quarters)
+    ys, xs = np.nonzero((turned.pixels == 255).all(axis=2))
+    assert turned.boxes_N4.tolist() == [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]]
+
+
+def test_turn__four_quarters_are_nothing() -> None:
+    sample = painted([[30, 20, 80, 60], [1, 2, 3, 4]])
+    again = augment.turn(augment.turn(augment.turn(sample, 1), 1), 2)
+    assert np.array_equal(again.pixels, sample.pixels)
+    assert np.array_equal(again.boxes_N4, sample.boxes_N4)
+
+
+def test_throw__turns_by_chance() -> None:
+    wide, upright = painted([[30, 20, 80, 60]]), 0
+    for seed in range(200):
+        geometry = Geometry(zoom=(1.0, 1.0), aspect=1.0, mirror=0.0, focus=0.0, turn=0.75)
+        ((x1, y1, x2, y2),) = augment.throw(wide, (120, 120), geometry, np.random.default_rng(seed)).boxes_N4
+        upright += y2 - y1 > x2 - x1
+    assert 50 < upright < 100  # half of all, the odd quarter turns
+
+
 def test_mosaic__every_box_lies_on_its_pixels() -> None:
     parts = [painted([[30, 20, 80, 60]]) for _ in range(4)]
     whole = augment.mosaic(parts, (128, 128), Geometry(zoom=(1.0, 1.2)), np.random.default_rng(1))

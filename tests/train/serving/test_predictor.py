@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from annotate.coco import Category
 from collect.errors import UsageError
 from train.detectors.detector import Batch, Detections, Detector, HeadRows, RawDetections, open_detector
-from train.serving.mirrored import agreed, turned_back
+from train.serving.looks import Look, agreed, looks_of
 from train.serving.predictor import Predictor
 from train.serving.tiles import Tiling, in_whole, merge
 
@@ -122,10 +122,19 @@ def test_merge__is_class_aware() -> None:
     assert merged.labels_N.tolist() == [0, 1]
 
 
-def test_predictor__a_mirrored_look_finds_the_same_places() -> None:
+def test_looks__are_those_that_training_showed() -> None:
+    plain, mirrored, upside_down, half_turn = Look(), Look(mirrored=True), Look(upside_down=True), Look(mirrored=True, upside_down=True)
+    assert looks_of(mirror=0, turn=0) == (plain,)
+    assert looks_of(mirror=0.5, turn=0) == (plain, mirrored)
+    assert looks_of(mirror=0, turn=0.75) == (plain, half_turn)
+    assert set(looks_of(mirror=0.5, turn=0.75)) == {plain, mirrored, upside_down, half_turn}
+
+
+@pytest.mark.parametrize("looks", [looks_of(0.5, 0), looks_of(0, 0.75), looks_of(0.5, 0.75)])
+def test_predictor__further_looks_find_the_same_places(looks: tuple[Look, ...]) -> None:
     detector = BrightThings([Category(5, "bright")], 320)
     images = [picture((640, 480), (30, 40, 200, 100)), picture((200, 300), (0, 0, 20, 20)), picture((64, 64), (0, 0, 0, 0))]
-    for one, two in zip(Predictor(detector, "cpu")(images), Predictor(detector, "cpu", mirror=True)(images), strict=True):
+    for one, two in zip(Predictor(detector, "cpu")(images), Predictor(detector, "cpu", looks=looks)(images), strict=True):
         assert np.allclose(one.boxes_xywh_N4, two.boxes_xywh_N4, atol=2)
         assert np.allclose(one.scores_N, two.scores_N)
 
@@ -133,24 +142,24 @@ def test_predictor__a_mirrored_look_finds_the_same_places() -> None:
 def test_agreed__averages_what_both_looks_see_and_halves_the_rest() -> None:
     plain = Detections(np.array([[10.0, 10, 20, 20], [60.0, 60, 10, 10]]), np.array([0.9, 0.6]), np.array([0, 1]))
     other = Detections(np.array([[74.0, 10, 20, 20], [30.0, 60, 10, 10]]), np.array([0.3, 0.8]), np.array([0, 0]))
-    found = agreed(plain, turned_back(other, 100))
+    found = agreed([plain, Look(mirrored=True).back(other, (100, 100))])
     assert found.labels_N.tolist() == [0, 0, 1]
     assert np.allclose(found.scores_N, [0.6, 0.4, 0.3])
     assert np.allclose(found.boxes_xywh_N4, [[0.75 * 10 + 0.25 * 6, 10, 20, 20], [60, 60, 10, 10], [60, 60, 10, 10]])
-    for nothing in (agreed(Detections.none(), other), agreed(other, Detections.none())):
+    for nothing in (agreed([Detections.none(), other]), agreed([other, Detections.none()])):
         assert np.allclose(nothing.scores_N, [0.4, 0.15])
 
 
-@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 999))
-def test_agreed__keeps_each_object_once_and_never_scores_above_the_better_look(ours: int, theirs: int, seed: int) -> None:
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 999))
+def test_agreed__keeps_each_object_once_and_loses_no_score(counts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
 
     def some(count: int) -> Detections:
         boxes = np.c_[rng.uniform(0, 50, (count, 2)), rng.uniform(5, 40, (count, 2))]
         return Detections(boxes, np.sort(rng.random(count))[::-1], rng.integers(0, 2, count))
 
-    plain, other = some(ours), some(theirs)
-    found = agreed(plain, other)
-    assert max(ours, theirs) <= len(found) <= ours + theirs
-    assert np.isclose(found.scores_N.sum(), (plain.scores_N.sum() + other.scores_N.sum()) / 2)
+    looks = [some(count) for count in counts]
+    found = agreed(looks)
+    assert max(counts) <= len(found) <= sum(counts)
+    assert np.isclose(found.scores_N.sum(), sum(look.scores_N.sum() for look in looks) / len(looks))
     assert (np.diff(found.scores_N) <= 0).all()
