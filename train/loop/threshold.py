@@ -4,7 +4,7 @@ A missing box has to be drawn (7 s), a false one is thrown out at a glance (1.6 
 high. What a threshold costs is worked out on the run's val split, with the rules and times of the simulated reviewer and
 boxes as exact as the definition's `keep_iou` asks: where looser boxes pass, more of the doubtful ones are worth a look. The
 best checkpoint was chosen on val too, so the real cost is a little higher than what is told. Val was looked at once, `propose`
-looks at the mirror image as well: that moved the score by .01 on raccoon and bccd.
+looks at each picture twice (:mod:`train.serving.looks`): that moved the score by .01 on raccoon and bccd.
 
 The curve is flat around its lowest point and a val split is small, so that point is chance: with bccd's 19 val images it fell on .58,
 which cost .02 of drawing more than .50 on the other images. So it is found on resamples of the val images, and what they say is averaged

@@ -1,7 +1,7 @@
-"""Several looks at one picture, one answer: its mirror image, and upside down where it has no up.
+"""Several looks at one picture, one answer: as it is and its mirror image, or half turned where it has no up.
 
 Looks err independently to a degree, so the mean of their boxes for one object fits better than each, and what only one of two
-sees is worth half. Each costs the time of one, and has sense only where training showed the detector such pictures.
+sees is worth half. Each takes the time of one, and has sense only where training showed the detector such pictures.
 """
 
 from __future__ import annotations
@@ -48,12 +48,9 @@ AS_IT_IS = (Look(),)
 
 def looks_of(mirror: float, turn: float) -> tuple[Look, ...]:
     """The looks that a detector is used to that was trained with these chances of mirrored and of turned pictures."""
-    sides = (False, True) if mirror > 0 else (False,)
-    if turn == 0:
-        return tuple(Look(side) for side in sides)
-    if mirror == 0:  # a half turn
+    if turn > 0:  # all four flips propose no better on bccd than a half turn alone
         return (Look(), Look(mirrored=True, upside_down=True))
-    return tuple(Look(side, down) for down in (False, True) for side in sides)
+    return (Look(), Look(mirrored=True)) if mirror > 0 else AS_IT_IS
 
 
 def agreed(looks: Sequence[Detections]) -> Detections:

@@ -123,14 +123,13 @@ def test_merge__is_class_aware() -> None:
 
 
 def test_looks__are_those_that_training_showed() -> None:
-    plain, mirrored, upside_down, half_turn = Look(), Look(mirrored=True), Look(upside_down=True), Look(mirrored=True, upside_down=True)
+    plain, mirrored, half_turn = Look(), Look(mirrored=True), Look(mirrored=True, upside_down=True)
     assert looks_of(mirror=0, turn=0) == (plain,)
     assert looks_of(mirror=0.5, turn=0) == (plain, mirrored)
-    assert looks_of(mirror=0, turn=0.75) == (plain, half_turn)
-    assert set(looks_of(mirror=0.5, turn=0.75)) == {plain, mirrored, upside_down, half_turn}
+    assert looks_of(mirror=0, turn=0.75) == looks_of(mirror=0.5, turn=0.75) == (plain, half_turn)
 
 
-@pytest.mark.parametrize("looks", [looks_of(0.5, 0), looks_of(0, 0.75), looks_of(0.5, 0.75)])
+@pytest.mark.parametrize("looks", [looks_of(0.5, 0), looks_of(0, 0.75), (Look(upside_down=True), Look(), Look(mirrored=True))])
 def test_predictor__further_looks_find_the_same_places(looks: tuple[Look, ...]) -> None:
     detector = BrightThings([Category(5, "bright")], 320)
     images = [picture((640, 480), (30, 40, 200, 100)), picture((200, 300), (0, 0, 20, 20)), picture((64, 64), (0, 0, 0, 0))]
