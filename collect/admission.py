@@ -68,12 +68,12 @@ class Admission:
         self._num_previews: Counter[Reason] = Counter()
 
     def refuse_early(self, lease: Lease) -> Settlement | None:
-        """What can be said before anything is requested: licence and caps."""
+        """What can be said before anything is requested: licence, a file that is held already, caps."""
         spdx = lease.licence.spdx
         if spdx and not allows(self._policy.licenses, spdx):
             detail = f"{spdx} is not among the allowed licences"
             return Settlement(lease.url_id, State.DENIED, Reason.LICENCE, detail)
-        return self._over_cap(lease)
+        return self._held_already(lease) or self._over_cap(lease)
 
     def admit(self, arrivals: Sequence[Arrival]) -> list[Settlement]:
         """Decide, store and commit; returns what was settled, in order. Syncing is left to :mod:`collect.durability`."""
@@ -133,12 +133,23 @@ class Admission:
         held = new[picture.sha256] if picture.sha256 in new else self._ledger.image(picture.sha256)
         if held is None:
             return None
+        if picture.quality.get("placeholder", 0.0) >= _DRAWN:
+            self._drawn.add(held.sha256)
+        return self._found_again(held, lease, facts)
+
+    def _held_already(self, lease: Lease) -> Settlement | None:
+        """A file whose source states the sha1 of an image that is held (a Commons file under its new name, say) is not fetched."""
+        held = self._ledger.image_of_sha1(lease.sha1) if lease.sha1 else None
+        if held is None:
+            return None
+        facts = Settlement(lease.url_id, State.DUPLICATE, detail="not fetched: its source states this image's sha1", sha256=held.sha256)
+        return self._found_again(held, lease, facts)
+
+    def _found_again(self, held: ImageRecord, lease: Lease, facts: Settlement) -> Settlement:
         duplicate = replace(facts, state=State.DUPLICATE, reason=Reason.EXACT, duplicate_of=held.sha256)
         if held.state == State.QUARANTINED and held.reason == Reason.LICENCE_UNKNOWN and allows(self._policy.licenses, lease.licence.spdx):
             self._ledger.license_image(held.sha256, lease.licence)
             return replace(duplicate, detail="its licence freed the image from quarantine")
-        if picture.quality.get("placeholder", 0.0) >= _DRAWN:
-            self._drawn.add(held.sha256)
         return duplicate
 
     def _refuse_logos(self) -> None:
@@ -173,7 +184,7 @@ class Admission:
         lease = arrival.lease
         known = bool(lease.licence.spdx)
         state, reason = (State.KEPT, Reason.NONE) if known else (State.QUARANTINED, Reason.LICENCE_UNKNOWN)
-        extra = {"signature": picture.signature, **({"frames": picture.frames} if picture.frames > 1 else {})}
+        extra = {"signature": picture.signature, "sha1": picture.sha1, **({"frames": picture.frames} if picture.frames > 1 else {})}
         record = ImageRecord(
             sha256=picture.sha256, extension=picture.extension, width=picture.width, height=picture.height,
             orientation=picture.orientation, phash=picture.phash, num_bytes=picture.num_bytes, state=state, reason=reason,

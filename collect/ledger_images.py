@@ -54,6 +54,11 @@ class ImageTable(LedgerFile):
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
         return image_record(row) if row else None
 
+    def image_of_sha1(self, sha1: str) -> ImageRecord | None:
+        """The image whose bytes have a sha1 (hex); None too where it came before sha1s were recorded."""
+        row = self._db.execute("SELECT * FROM images WHERE json_extract(extra, '$.sha1') = ?", (sha1,)).fetchone()
+        return image_record(row) if row else None
+
     def image_hashes(self) -> Iterator[tuple[str, str, bytes]]:
         """`(sha256, phash, hashes of its windows)` of every image ever held, in whatever state; reads narrow trees only."""
         query = (

@@ -10,7 +10,7 @@ import orjson
 
 from collect.records import ImageRecord, Licence, Reason, State
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
     id INTEGER PRIMARY KEY,
@@ -78,6 +78,7 @@ CREATE TABLE IF NOT EXISTS images (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS images_by_state ON images (state, class_name);
 CREATE INDEX IF NOT EXISTS images_by_phash ON images (phash);
+CREATE INDEX IF NOT EXISTS images_by_sha1 ON images (json_extract(extra, '$.sha1'));
 CREATE TABLE IF NOT EXISTS windows (         -- hashes of each image's windows, apart from its row so that all are read fast
     sha256 TEXT PRIMARY KEY,
     hashes BLOB NOT NULL

@@ -150,7 +150,7 @@ class UrlTable(LedgerFile):
         return Lease(
             url_id=row["id"], url=row["url"], domain=row["domain"], attempts=row["attempts"] + 1, source=row["source"],
             class_name=row["class_name"], licence=licence, page_url=first["page_url"] if first else "",
-            query=first["query"] if first else "", sha1=json.loads(first["extra"]).get("sha1", "") if first else "",
+            query=first["query"] if first else "", sha1=next(filter(None, (json.loads(find["extra"]).get("sha1") for find in finds)), ""),
         )  # fmt: skip
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
