@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from collect import blobs
@@ -25,6 +26,9 @@ from collect.net.domains import registrable_domain
 from collect.net.fetch import Lost
 from collect.records import ImageRecord, Picture, Reason, State
 from collect.workspace import Dataset
+
+if TYPE_CHECKING:
+    from collect.lookalikes import Lookalikes
 
 _REPEATS_OF_A_PLACEHOLDER = 5
 _PREVIEWS = 60  # per reason and call: more are not shown
@@ -59,7 +63,10 @@ class RetryPolicy:
 class Admission:
     """Turns arrivals into settlements, blobs and rows."""
 
-    def __init__(self, dataset: Dataset, definition: Definition, ledger: Ledger, retries: RetryPolicy) -> None:
+    def __init__(
+        self, dataset: Dataset, definition: Definition, ledger: Ledger, retries: RetryPolicy, lookalikes: Lookalikes | None = None
+    ) -> None:
+        self._lookalikes = lookalikes
         self._dataset, self._policy, self._ledger, self._retries = dataset, definition.collect, ledger, retries
         self._index: NearIndex | None = None
         self._drawn: set[str] = set()  # drawings of this batch that were known already
@@ -79,14 +86,12 @@ class Admission:
         """Decide, store and commit; returns what was settled, in order. Syncing is left to :mod:`collect.durability`."""
         settlements: list[Settlement] = []
         new: dict[str, ImageRecord] = {}
-        stored: list[blobs.Blob] = []
         for arrival in arrivals:
             settlement = self._decide(arrival, new)
             settlements.append(settlement)
             if settlement.image:
                 new[settlement.sha256] = settlement.image
-                stored.append(blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data))
-        blobs.store_all(self._dataset, stored, durable=False)
+                blobs.store_all(self._dataset, [blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data)], durable=False)
         self._ledger.settle(settlements)
         self._refuse_logos()
         return settlements
@@ -111,11 +116,11 @@ class Admission:
         if early:
             return early
         seen = look(picture.phash, picture.signature)
-        return (
-            self._near_duplicate(picture, seen, facts, new)
-            or self._capped(arrival.lease, facts)
-            or self._new(arrival, picture, seen, facts)
-        )
+        late = self._near_duplicate(picture, seen, facts, new) or self._capped(arrival.lease, facts)
+        if late:
+            return late
+        vector = self._lookalikes.vector(arrival.data) if self._lookalikes else b""
+        return self._lookalike(arrival.data, picture, vector, facts) or self._new(arrival, picture, seen, facts, vector)
 
     def _lost(self, lease: Lease, lost: Lost, robots: str) -> Settlement:
         settlement = Settlement(
@@ -176,11 +181,19 @@ class Admission:
                 return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=detail, duplicate_of=sha256, preview=preview)
         return None
 
+    def _lookalike(self, data: bytes, picture: Picture, vector: bytes, facts: Settlement) -> Settlement | None:
+        found = self._lookalikes.same(data, vector) if self._lookalikes else None
+        if found is None:
+            return None
+        sha256, cosine = found
+        preview, detail = self._preview(Reason.NEAR, picture), f"keypoints fit; cosine {cosine:.2f}"
+        return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=detail, duplicate_of=sha256, preview=preview)
+
     def _preview(self, reason: Reason, picture: Picture) -> str:
         self._num_previews[reason] += 1
         return picture.signature if self._num_previews[reason] <= _PREVIEWS else ""
 
-    def _new(self, arrival: Arrival, picture: Picture, seen: Look, facts: Settlement) -> Settlement:
+    def _new(self, arrival: Arrival, picture: Picture, seen: Look, facts: Settlement, vector: bytes) -> Settlement:
         lease = arrival.lease
         known = bool(lease.licence.spdx)
         state, reason = (State.KEPT, Reason.NONE) if known else (State.QUARANTINED, Reason.LICENCE_UNKNOWN)
@@ -194,8 +207,12 @@ class Admission:
         )  # fmt: skip
         # Known from here on to the rest of the batch; should the commit fail, the whole process ends.
         self._near.add(record.sha256, seen)
+        network = ""
+        if self._lookalikes:
+            self._lookalikes.add(record.sha256, vector)
+            network = self._lookalikes.name
         self._count(record.domain, lease.licence.creator)
-        return replace(facts, state=state, reason=reason, image=record, windows=pack(seen.windows))
+        return replace(facts, state=state, reason=reason, image=record, windows=pack(seen.windows), vector=vector, network=network)
 
     # Caps per domain and per author
 

@@ -83,6 +83,11 @@ CREATE TABLE IF NOT EXISTS windows (         -- hashes of each image's windows, 
     sha256 TEXT PRIMARY KEY,
     hashes BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS vectors (         -- what each image looks like to [collect] lookalike_model
+    sha256 TEXT PRIMARY KEY,
+    network TEXT NOT NULL,                   -- begin of the sha256 of its file
+    vector BLOB NOT NULL                     -- int8; empty where the image could not be looked at
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS previews (        -- of pictures that were refused or the same twice, so not stored: 24×24 grey, for report.html
     url_id INTEGER PRIMARY KEY,
     grey BLOB NOT NULL
@@ -127,8 +132,8 @@ class Lease:
 @dataclass(frozen=True)
 class Settlement:
     """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED); `windows` are then the
-    hashes of its windows (:func:`collect.images.duplicates.pack`). `preview`: a thumbnail of a picture that was not stored, as
-    :func:`collect.images.hashing.signature` makes it.
+    hashes of its windows (:func:`collect.images.duplicates.pack`), `vector` what `network` (:mod:`collect.lookalikes`) made of it.
+    `preview`: a thumbnail of a picture that was not stored, as :func:`collect.images.hashing.signature` makes it.
     """
 
     url_id: int
@@ -146,6 +151,8 @@ class Settlement:
     num_bytes: int = 0
     image: ImageRecord | None = None
     windows: bytes = b""
+    vector: bytes = b""
+    network: str = ""
     preview: str = ""
 
 
