@@ -260,4 +260,4 @@ def _lookalikes(dataset: Dataset, model: str) -> Lookalikes | None:
         return None
     from collect.lookalikes import Lookalikes  # with OpenCV and usearch
 
-    return Lookalikes(dataset, dataset.folder / model)
+    return Lookalikes(dataset, (dataset.folder / model).resolve())
