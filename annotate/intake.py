@@ -224,7 +224,7 @@ def _record(entry: Incoming, request: Request) -> ImageRecord:
         orientation=picture.orientation, phash=picture.phash, num_bytes=picture.num_bytes, state=State.KEPT, reason=Reason.NONE,
         licence=entry.licence or Licence(USER_SUPPLIED), source=f"import:{request.format}", query="", class_name="",
         source_url=entry.source_url, page_url="", domain="", found_at=now(), file_name=entry.file_name, split=entry.split,
-        quality=picture.quality, extra={"signature": picture.signature},
+        quality=picture.quality, extra={"signature": picture.signature, "sha1": picture.sha1},
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from collect import blobs
@@ -25,6 +26,9 @@ from collect.net.domains import registrable_domain
 from collect.net.fetch import Lost
 from collect.records import ImageRecord, Picture, Reason, State
 from collect.workspace import Dataset
+
+if TYPE_CHECKING:
+    from collect.lookalikes import Lookalikes
 
 _REPEATS_OF_A_PLACEHOLDER = 5
 _PREVIEWS = 60  # per reason and call: more are not shown
@@ -59,7 +63,10 @@ class RetryPolicy:
 class Admission:
     """Turns arrivals into settlements, blobs and rows."""
 
-    def __init__(self, dataset: Dataset, definition: Definition, ledger: Ledger, retries: RetryPolicy) -> None:
+    def __init__(
+        self, dataset: Dataset, definition: Definition, ledger: Ledger, retries: RetryPolicy, lookalikes: Lookalikes | None = None
+    ) -> None:
+        self._lookalikes = lookalikes
         self._dataset, self._policy, self._ledger, self._retries = dataset, definition.collect, ledger, retries
         self._index: NearIndex | None = None
         self._drawn: set[str] = set()  # drawings of this batch that were known already
@@ -68,25 +75,23 @@ class Admission:
         self._num_previews: Counter[Reason] = Counter()
 
     def refuse_early(self, lease: Lease) -> Settlement | None:
-        """What can be said before anything is requested: licence and caps."""
+        """What can be said before anything is requested: licence, a file that is held already, caps."""
         spdx = lease.licence.spdx
         if spdx and not allows(self._policy.licenses, spdx):
             detail = f"{spdx} is not among the allowed licences"
             return Settlement(lease.url_id, State.DENIED, Reason.LICENCE, detail)
-        return self._over_cap(lease)
+        return self._held_already(lease) or self._over_cap(lease)
 
     def admit(self, arrivals: Sequence[Arrival]) -> list[Settlement]:
         """Decide, store and commit; returns what was settled, in order. Syncing is left to :mod:`collect.durability`."""
         settlements: list[Settlement] = []
         new: dict[str, ImageRecord] = {}
-        stored: list[blobs.Blob] = []
         for arrival in arrivals:
             settlement = self._decide(arrival, new)
             settlements.append(settlement)
             if settlement.image:
                 new[settlement.sha256] = settlement.image
-                stored.append(blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data))
-        blobs.store_all(self._dataset, stored, durable=False)
+                blobs.store_all(self._dataset, [blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data)], durable=False)
         self._ledger.settle(settlements)
         self._refuse_logos()
         return settlements
@@ -111,11 +116,11 @@ class Admission:
         if early:
             return early
         seen = look(picture.phash, picture.signature)
-        return (
-            self._near_duplicate(picture, seen, facts, new)
-            or self._capped(arrival.lease, facts)
-            or self._new(arrival, picture, seen, facts)
-        )
+        late = self._near_duplicate(picture, seen, facts, new) or self._capped(arrival.lease, facts)
+        if late:
+            return late
+        vector = self._lookalikes.vector(arrival.data) if self._lookalikes else b""
+        return self._lookalike(arrival.data, picture, vector, facts) or self._new(arrival, picture, seen, facts, vector)
 
     def _lost(self, lease: Lease, lost: Lost, robots: str) -> Settlement:
         settlement = Settlement(
@@ -133,12 +138,23 @@ class Admission:
         held = new[picture.sha256] if picture.sha256 in new else self._ledger.image(picture.sha256)
         if held is None:
             return None
+        if picture.quality.get("placeholder", 0.0) >= _DRAWN:
+            self._drawn.add(held.sha256)
+        return self._found_again(held, lease, facts)
+
+    def _held_already(self, lease: Lease) -> Settlement | None:
+        """A file whose source states the sha1 of an image that is held (a Commons file under its new name, say) is not fetched."""
+        held = self._ledger.image_of_sha1(lease.sha1) if lease.sha1 else None
+        if held is None:
+            return None
+        facts = Settlement(lease.url_id, State.DUPLICATE, detail="not fetched: its source states this image's sha1", sha256=held.sha256)
+        return self._found_again(held, lease, facts)
+
+    def _found_again(self, held: ImageRecord, lease: Lease, facts: Settlement) -> Settlement:
         duplicate = replace(facts, state=State.DUPLICATE, reason=Reason.EXACT, duplicate_of=held.sha256)
         if held.state == State.QUARANTINED and held.reason == Reason.LICENCE_UNKNOWN and allows(self._policy.licenses, lease.licence.spdx):
             self._ledger.license_image(held.sha256, lease.licence)
             return replace(duplicate, detail="its licence freed the image from quarantine")
-        if picture.quality.get("placeholder", 0.0) >= _DRAWN:
-            self._drawn.add(held.sha256)
         return duplicate
 
     def _refuse_logos(self) -> None:
@@ -165,15 +181,23 @@ class Admission:
                 return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=detail, duplicate_of=sha256, preview=preview)
         return None
 
+    def _lookalike(self, data: bytes, picture: Picture, vector: bytes, facts: Settlement) -> Settlement | None:
+        found = self._lookalikes.same(data, vector) if self._lookalikes else None
+        if found is None:
+            return None
+        sha256, cosine = found
+        preview, detail = self._preview(Reason.NEAR, picture), f"keypoints fit; cosine {cosine:.2f}"
+        return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=detail, duplicate_of=sha256, preview=preview)
+
     def _preview(self, reason: Reason, picture: Picture) -> str:
         self._num_previews[reason] += 1
         return picture.signature if self._num_previews[reason] <= _PREVIEWS else ""
 
-    def _new(self, arrival: Arrival, picture: Picture, seen: Look, facts: Settlement) -> Settlement:
+    def _new(self, arrival: Arrival, picture: Picture, seen: Look, facts: Settlement, vector: bytes) -> Settlement:
         lease = arrival.lease
         known = bool(lease.licence.spdx)
         state, reason = (State.KEPT, Reason.NONE) if known else (State.QUARANTINED, Reason.LICENCE_UNKNOWN)
-        extra = {"signature": picture.signature, **({"frames": picture.frames} if picture.frames > 1 else {})}
+        extra = {"signature": picture.signature, "sha1": picture.sha1, **({"frames": picture.frames} if picture.frames > 1 else {})}
         record = ImageRecord(
             sha256=picture.sha256, extension=picture.extension, width=picture.width, height=picture.height,
             orientation=picture.orientation, phash=picture.phash, num_bytes=picture.num_bytes, state=state, reason=reason,
@@ -183,8 +207,12 @@ class Admission:
         )  # fmt: skip
         # Known from here on to the rest of the batch; should the commit fail, the whole process ends.
         self._near.add(record.sha256, seen)
+        network = ""
+        if self._lookalikes:
+            self._lookalikes.add(record.sha256, vector)
+            network = self._lookalikes.name
         self._count(record.domain, lease.licence.creator)
-        return replace(facts, state=state, reason=reason, image=record, windows=pack(seen.windows))
+        return replace(facts, state=state, reason=reason, image=record, windows=pack(seen.windows), vector=vector, network=network)
 
     # Caps per domain and per author
 

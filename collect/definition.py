@@ -42,7 +42,9 @@ class ObjectClass:
 class CollectPolicy:
     """`[collect]`: sources, licences and what an image must be. Shares of scores are in [0, 1], 1 = certainly bad.
 
-    `options` holds, by source, the provider's own parameters: `[collect.options.serpapi]`, `engine = "google_images"`.
+    `lookalike_model` is an ONNX file, its path from the dataset's folder on, that proposes pictures to be held against each other
+    (:mod:`collect.lookalikes`). `options` holds, by source, the provider's own parameters: `[collect.options.serpapi]`,
+    `engine = "google_images"`.
     """
 
     sources: tuple[str, ...] = ("openverse", "wikimedia")
@@ -65,6 +67,7 @@ class CollectPolicy:
     max_watermark: float = 0.95
     max_placeholder: float = 0.95
     near_duplicate_bits: int = 10
+    lookalike_model: str = ""
     expand_queries: bool = True
 
 

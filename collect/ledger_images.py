@@ -39,6 +39,7 @@ class ImageTable(LedgerFile):
             for sha256 in sha256s:
                 db.execute("DELETE FROM images WHERE sha256 = ?", (sha256,))
                 db.execute("DELETE FROM windows WHERE sha256 = ?", (sha256,))
+                db.execute("DELETE FROM vectors WHERE sha256 = ?", (sha256,))
                 db.execute(
                     "UPDATE urls SET state = 'FOUND', reason = '', detail = '', not_before = 0, attempts = 0, sha256 = '',"
                     " duplicate_of = '' WHERE sha256 = ? OR duplicate_of = ?",
@@ -54,6 +55,11 @@ class ImageTable(LedgerFile):
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
         return image_record(row) if row else None
 
+    def image_of_sha1(self, sha1: str) -> ImageRecord | None:
+        """The image whose bytes have a sha1 (hex); None too where it came before sha1s were recorded."""
+        row = self._db.execute("SELECT * FROM images WHERE json_extract(extra, '$.sha1') = ?", (sha1,)).fetchone()
+        return image_record(row) if row else None
+
     def image_hashes(self) -> Iterator[tuple[str, str, bytes]]:
         """`(sha256, phash, hashes of its windows)` of every image ever held, in whatever state; reads narrow trees only."""
         query = (
@@ -62,6 +68,22 @@ class ImageTable(LedgerFile):
         )
         with translated(self.path):
             for row in self._db.execute(query):
+                yield tuple(row)
+
+    def images_without_vector(self, network: str) -> list[tuple[str, str]]:
+        """`(sha256, extension)` of images, in whatever state, that a network has not looked at."""
+        rows = self.rows("SELECT sha256, extension FROM images WHERE sha256 NOT IN (SELECT sha256 FROM vectors WHERE network = ?)", network)
+        return [tuple(row) for row in rows]
+
+    def add_vectors(self, entries: Iterable[tuple[str, str, bytes]]) -> None:
+        """Record `(sha256, network, vector)`; that of another network is replaced."""
+        with self.transaction() as db:
+            insert_vectors(db, entries)
+
+    def vectors(self, network: str) -> Iterator[tuple[str, bytes]]:
+        """`(sha256, vector)` of every image that a network has looked at."""
+        with translated(self.path):
+            for row in self._db.execute("SELECT sha256, vector FROM vectors WHERE network = ?", (network,)):
                 yield tuple(row)
 
     def kept_by_domain(self) -> dict[str, int]:
@@ -105,6 +127,11 @@ class ImageTable(LedgerFile):
                 "UPDATE urls SET state = ?, reason = ?, settled_at = ? WHERE sha256 = ? AND state IN ('KEPT', 'QUARANTINED', 'REVOKED')",
                 (state, reason, now(), sha256),
             )
+
+
+def insert_vectors(db: sqlite3.Connection, entries: Iterable[tuple[str, str, bytes]]) -> None:
+    """Insert vectors within a transaction."""
+    db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", entries)
 
 
 def insert_images(db: sqlite3.Connection, records: Iterable[ImageRecord]) -> None:

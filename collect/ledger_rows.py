@@ -10,7 +10,7 @@ import orjson
 
 from collect.records import ImageRecord, Licence, Reason, State
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS urls (
     id INTEGER PRIMARY KEY,
@@ -78,9 +78,15 @@ CREATE TABLE IF NOT EXISTS images (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS images_by_state ON images (state, class_name);
 CREATE INDEX IF NOT EXISTS images_by_phash ON images (phash);
+CREATE INDEX IF NOT EXISTS images_by_sha1 ON images (json_extract(extra, '$.sha1'));
 CREATE TABLE IF NOT EXISTS windows (         -- hashes of each image's windows, apart from its row so that all are read fast
     sha256 TEXT PRIMARY KEY,
     hashes BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS vectors (         -- what each image looks like to [collect] lookalike_model
+    sha256 TEXT PRIMARY KEY,
+    network TEXT NOT NULL,                   -- begin of the sha256 of its file
+    vector BLOB NOT NULL                     -- int8; empty where the image could not be looked at
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS previews (        -- of pictures that were refused or the same twice, so not stored: 24×24 grey, for report.html
     url_id INTEGER PRIMARY KEY,
@@ -126,8 +132,8 @@ class Lease:
 @dataclass(frozen=True)
 class Settlement:
     """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED); `windows` are then the
-    hashes of its windows (:func:`collect.images.duplicates.pack`). `preview`: a thumbnail of a picture that was not stored, as
-    :func:`collect.images.hashing.signature` makes it.
+    hashes of its windows (:func:`collect.images.duplicates.pack`), `vector` what `network` (:mod:`collect.lookalikes`) made of it.
+    `preview`: a thumbnail of a picture that was not stored, as :func:`collect.images.hashing.signature` makes it.
     """
 
     url_id: int
@@ -145,6 +151,8 @@ class Settlement:
     num_bytes: int = 0
     image: ImageRecord | None = None
     windows: bytes = b""
+    vector: bytes = b""
+    network: str = ""
     preview: str = ""
 
 

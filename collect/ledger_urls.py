@@ -11,7 +11,7 @@ from typing import Any
 
 from collect.clock import now
 from collect.ledger_file import LedgerFile, translated
-from collect.ledger_images import insert_images
+from collect.ledger_images import insert_images, insert_vectors
 from collect.ledger_rows import Counts, Lease, Settlement, licence_from_json, licence_json
 from collect.records import Candidate, Licence, Reason, State
 
@@ -150,7 +150,7 @@ class UrlTable(LedgerFile):
         return Lease(
             url_id=row["id"], url=row["url"], domain=row["domain"], attempts=row["attempts"] + 1, source=row["source"],
             class_name=row["class_name"], licence=licence, page_url=first["page_url"] if first else "",
-            query=first["query"] if first else "", sha1=json.loads(first["extra"]).get("sha1", "") if first else "",
+            query=first["query"] if first else "", sha1=next(filter(None, (json.loads(find["extra"]).get("sha1") for find in finds)), ""),
         )  # fmt: skip
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -170,6 +170,7 @@ class UrlTable(LedgerFile):
             )  # fmt: skip
             insert_images(db, [s.image for s in settlements if s.image])
             db.executemany("INSERT OR IGNORE INTO windows VALUES (?, ?)", [(s.sha256, s.windows) for s in settlements if s.windows])
+            insert_vectors(db, [(s.sha256, s.network, s.vector) for s in settlements if s.network])
             db.executemany(
                 "INSERT OR REPLACE INTO previews VALUES (?, ?)", [(s.url_id, b64decode(s.preview)) for s in settlements if s.preview]
             )

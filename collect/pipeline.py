@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 # Matrices here are tiny: OpenBLAS's threads would only cost a tenth of a second to start. Read once, when numpy is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -38,6 +38,9 @@ from collect.records import Candidate, Reason, State
 from collect.spool import Spool
 from collect.version import user_agent
 from collect.workspace import Dataset
+
+if TYPE_CHECKING:
+    from collect.lookalikes import Lookalikes
 
 _LEASES_PER_DOMAIN = 16
 #: Less than every hundredth URL is on the wire at a time, so that a kill costs no more than that; but so many always may be.
@@ -70,7 +73,9 @@ class Pipeline:
     Opening it makes URLs available again that a dead process had leased.
 
     Raises:
-        UsageError: an allowed address is not one.
+        UsageError: an allowed address is not one, or `lookalike_model` is no network that can be used.
+        NotFoundError: there is no file `lookalike_model`.
+        MissingServiceError: it is given, and usearch is not installed.
         StorageError: the disk is full; everything settled until then is kept.
     """
 
@@ -81,9 +86,10 @@ class Pipeline:
         self.progress = Progress()
         self._retries, self._definition = settings.retries, definition
         max_bytes = round(policy.max_megabytes * 1e6)
+        self._lookalikes = _lookalikes(dataset, policy.lookalike_model)
         self._workers = InspectWorkers(
             InspectLimits(max_bytes, round(policy.max_megapixels * 1e6), policy.max_frames, policy.min_side_px, policy.max_aspect),
-            settings.num_decoders, settings.decode_deadline_s,
+            settings.num_decoders, settings.decode_deadline_s, self._lookalikes.network if self._lookalikes else None,
         )  # fmt: skip
         throttle = Throttle(min(_FEWEST_AT_A_TIME, policy.concurrency), policy.per_domain, polite=settings.polite)
         limits = FetchLimits(max_bytes, policy.deadline_s, settings.stall_s, settings.min_bytes_per_s, settings.max_redirects)
@@ -123,11 +129,15 @@ class Pipeline:
         self._spool.take_up(self._ledger.is_waiting)
         self._synced = SyncedInTheBackground(self._dataset, self._ledger)
         self._synced.__enter__()
-        self._admission = Admission(self._dataset, self._definition, self._ledger, self._retries)
+        if self._lookalikes:
+            self._lookalikes.catch_up(self._ledger, self._workers)
+        self._admission = Admission(self._dataset, self._definition, self._ledger, self._retries, self._lookalikes)
 
     def _close_books(self) -> None:
         try:
             self._spool.close(self._ledger.is_waiting)
+            if self._lookalikes:
+                self._lookalikes.save()
         finally:
             self._ledger.close()
 
@@ -243,3 +253,11 @@ class Pipeline:
     def give_back(self, leases: list[Lease]) -> None:
         """Return untried leases. In the books' thread."""
         self._ledger.give_back(lease.url_id for lease in leases)
+
+
+def _lookalikes(dataset: Dataset, model: str) -> Lookalikes | None:
+    if not model:
+        return None
+    from collect.lookalikes import Lookalikes  # with OpenCV and usearch
+
+    return Lookalikes(dataset, (dataset.folder / model).resolve())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
@@ -56,6 +57,8 @@ class _Station:
 
     def __init__(self, dataset: Dataset, definition: Definition, settings: DownloadSettings) -> None:
         no_ledger = cast(Ledger, SimpleNamespace(path=Path(os.devnull)))  # never opened: only `visit` and `inspect` are used here
+        # Look-alikes are for those who keep the books.
+        definition = replace(definition, collect=replace(definition.collect, lookalike_model=""))
         self._pipeline = _Bookless(dataset, definition, no_ledger, settings)
 
     async def visit(self, lease: Lease) -> Arrival:

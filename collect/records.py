@@ -105,9 +105,9 @@ class Licence:
 class Candidate:
     """One find: an image that a source offers for a query. `width` and `height` are what the source says, 0 = unknown.
 
-    `sha1` is hex where the source knows it before the download. `boxes` holds what an annotated source (Open Images)
-    brings: `(class_name, x, y, w, h)`, relative to the image's size, origin top left. `group` joins candidates that must
-    share a split (frames of one video).
+    `sha1` is hex where the source knows it before the download: a file that is held already is not fetched. `boxes` holds what
+    an annotated source (Open Images) brings: `(class_name, x, y, w, h)`, relative to the image's size, origin top left. `group`
+    joins candidates that must share a split (frames of one video).
     """
 
     url: str
@@ -134,6 +134,7 @@ class Picture:
     `orientation` is the EXIF tag as stored (1–8, 1 = upright already); `phash` a 64-bit perceptual hash of the upright
     image as 16 hex digits; `quality` maps a check's name to its score in [0, 1], 1 = certainly bad; `signature` is a small
     thumbnail that confirms near-duplicates (:mod:`collect.images.hashing`); of an animation only the first frame counts.
+    `sha1` is how Wikimedia names the same bytes.
     """
 
     sha256: str
@@ -147,6 +148,7 @@ class Picture:
     quality: dict[str, float] = field(default_factory=dict)
     signature: str = ""
     frames: int = 1
+    sha1: str = ""
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,8 @@ def _picture(data: bytes, image: Image.Image) -> Picture:
     if orientation >= 5:
         width, height = height, width
     return Picture(
-        sha256=hashlib.sha256(data).hexdigest(), num_bytes=len(data), mime=mime, extension=extension, width=width, height=height,
-        orientation=orientation, phash=hashing.phash(grey), quality=quality.scores(grey),
+        sha256=hashlib.sha256(data).hexdigest(), sha1=hashlib.sha1(data, usedforsecurity=False).hexdigest(), num_bytes=len(data), mime=mime,
+        extension=extension, width=width, height=height, orientation=orientation, phash=hashing.phash(grey), quality=quality.scores(grey),
         signature=hashing.signature(grey), frames=1 if image.format == "MPO" else int(getattr(image, "n_frames", 1)),
     )  # fmt: skip
 

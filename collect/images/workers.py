@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import mmap
@@ -16,9 +17,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Self
 
 import orjson
@@ -31,15 +35,25 @@ _NUMBER = struct.Struct("<I")
 _START = "import sys; from collect.images.workers import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
 
 
+class _Task(IntEnum):
+    """What is asked of a process: the first number of a message."""
+
+    INSPECT = 0
+    VECTOR = 1
+    SAME = 2  # the first file as each of the others
+
+
 class InspectWorkers:
     """A pool of decoding processes. Thread-safe: as many callers are served at a time as there are workers.
 
-    Processes start on first use. `deadline_s` is what one file may take.
+    Processes start on first use. `deadline_s` is what one file may take; `network` is a file for :meth:`vector`.
     """
 
-    def __init__(self, limits: InspectLimits, num_workers: int = 0, deadline_s: float = 20.0) -> None:
+    def __init__(self, limits: InspectLimits, num_workers: int = 0, deadline_s: float = 20.0, network: Path | None = None) -> None:
         self.num_workers = num_workers or max(1, min(8, (os.cpu_count() or 1) - 1))  # one core fetches
-        self._limits, self._deadline_s = limits, deadline_s
+        self._deadline_s = deadline_s
+        self._settings = {"limits": dataclasses.asdict(limits), "deadline_s": deadline_s, "network": str(network or "")}
+        self._limits = limits
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         self._all: set[_Worker] = set()
         self._lock = threading.Lock()
@@ -68,16 +82,38 @@ class InspectWorkers:
             while left:
                 if worker is None or not worker.alive():
                     worker = self._replace(worker)
-                got = worker.ask([files[place] for place in left], self._deadline_s)
+                got = worker.ask(_Task.INSPECT, [files[place] for place in left], self._deadline_s)
                 if isinstance(got, _Death):
                     answers[left.pop(got.place)] = got.refusal
                     continue
                 for place, answer in zip(left, got, strict=True):
-                    answers[place] = answer
+                    answers[place] = _answer(answer)
                 left = []
         finally:
             self._idle.put(worker)
         return [answer for answer in answers if answer is not None]
+
+    def vector(self, data: bytes) -> bytes:
+        """As :meth:`collect.images.lookalikes.Network.vector`; no bytes where the file cannot be decoded."""
+        return base64.b64decode((self._ask(_Task.VECTOR, [data]) or [""])[0])
+
+    def same(self, data: bytes, others: Sequence[bytes]) -> list[bool]:
+        """Which of the other files show the same picture, see :func:`collect.images.lookalikes.same_picture`.
+
+        One that cannot be decoded shows none; where the process dies of one, none of them does.
+        """
+        return self._ask(_Task.SAME, [data, *others]) or [False] * len(others)
+
+    def _ask(self, task: _Task, files: Sequence[bytes]) -> list[Any] | None:
+        """A process's answers, None where it died of a file."""
+        worker = self._idle.get()
+        try:
+            if worker is None or not worker.alive():
+                worker = self._replace(worker)
+            got = worker.ask(task, files, self._deadline_s)
+            return None if isinstance(got, _Death) else got
+        finally:
+            self._idle.put(worker)
 
     def close(self) -> None:
         """End the processes."""
@@ -92,7 +128,7 @@ class InspectWorkers:
             return [worker.process.pid for worker in self._all if worker.alive()]
 
     def _replace(self, dead: _Worker | None) -> _Worker:
-        worker = _Worker(self._limits, self._deadline_s)
+        worker = _Worker(self._settings)
         with self._lock:
             if dead is not None:
                 dead.end()
@@ -112,7 +148,7 @@ class _Death:
 class _Worker:
     """One process, the socket to it, and a page of memory in which it notes the file that it is at."""
 
-    def __init__(self, limits: InspectLimits, deadline_s: float) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         ours, theirs = socket.socketpair()
         self._socket = ours
         with theirs, tempfile.TemporaryFile() as page:
@@ -124,20 +160,21 @@ class _Worker:
                 pass_fds=[theirs.fileno(), page.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self._connection = Connection(os.dup(ours.fileno()))
-        self._connection.send_bytes(json.dumps({**dataclasses.asdict(limits), "deadline_s": deadline_s}).encode())
+        self._connection.send_bytes(json.dumps(settings).encode())
 
     def alive(self) -> bool:
         return not self._connection.closed and self.process.poll() is None
 
-    def ask(self, files: Sequence[bytes], deadline_s: float) -> list[Picture | Refusal] | _Death:
+    def ask(self, task: _Task, files: Sequence[bytes], deadline_s: float) -> list[Any] | _Death:
         """The answers to files, or which of them ended the process."""
         # The worker's own alarm ends it at the deadline of each file; should even that fail, reading gives up a little later.
         patience_s = int(deadline_s * len(files)) + 5
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", patience_s, 0))
             self._at[: _NUMBER.size] = _NUMBER.pack(0)
-            self._connection.send_bytes(_joined(files))
-            return [_answer(document) for document in orjson.loads(self._connection.recv_bytes())]
+            self._connection.send_bytes(_joined(task, files))
+            answers: list[Any] = orjson.loads(self._connection.recv_bytes())
+            return answers
         except (EOFError, OSError):
             return self._died(deadline_s)
 
@@ -171,31 +208,44 @@ def serve(descriptor: int, page: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection, at = Connection(descriptor), mmap.mmap(page, mmap.PAGESIZE)
     settings = json.loads(connection.recv_bytes())
-    deadline_s = settings.pop("deadline_s")
-    limits = InspectLimits(**settings)
+    limits = InspectLimits(**settings["limits"])
     while True:
         answers = []
         try:
-            for place, data in enumerate(_parts(connection.recv_bytes())):
+            task, files = _parts(connection.recv_bytes())
+            answer = _answering(task, limits, settings["network"])
+            for place, data in enumerate(files):
                 at[: _NUMBER.size] = _NUMBER.pack(place)
-                signal.setitimer(signal.ITIMER_REAL, deadline_s)
-                answers.append(inspect(data, limits))
+                signal.setitimer(signal.ITIMER_REAL, settings["deadline_s"])
+                answers.append(answer(data))
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send_bytes(orjson.dumps(answers))
+            connection.send_bytes(orjson.dumps(answers[1:] if task == _Task.SAME else answers))
         except (EOFError, OSError):
             return
 
 
-def _joined(files: Sequence[bytes]) -> bytes:
-    """Files as one message: how many, how long each is, then their bytes."""
-    return struct.pack(f"<{len(files) + 1}I", len(files), *map(len, files)) + b"".join(files)
+def _answering(task: _Task, limits: InspectLimits, network: str) -> Callable[[bytes], Any]:
+    """What answers one file of a message after the other."""
+    if task == _Task.INSPECT:
+        return partial(inspect, limits=limits)
+    from collect.images import lookalikes
+
+    return lookalikes.AgainstTheFirst() if task == _Task.SAME else lookalikes.Vectors(network)
 
 
-def _parts(message: bytes) -> Iterator[bytes]:
+def _joined(task: _Task, files: Sequence[bytes]) -> bytes:
+    """Files as one message: what is asked, how many they are, how long each is, then their bytes."""
+    return struct.pack(f"<{len(files) + 2}I", task, len(files), *map(len, files)) + b"".join(files)
+
+
+def _parts(message: bytes) -> tuple[_Task, Iterator[bytes]]:
     """The inverse of :func:`_joined`."""
-    (number,) = struct.unpack_from("<I", message)
-    begin = 4 * (number + 1)
-    for length in struct.unpack_from(f"<{number}I", message, 4):
+    task, number = struct.unpack_from("<II", message)
+    return _Task(task), _cut(message, 4 * (number + 2), struct.unpack_from(f"<{number}I", message, 8))
+
+
+def _cut(message: bytes, begin: int, lengths: Sequence[int]) -> Iterator[bytes]:
+    for length in lengths:
         yield message[begin : begin + length]
         begin += length
 

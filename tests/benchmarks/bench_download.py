@@ -12,7 +12,8 @@ Every run is a process of its own. A first run of twenty URLs, which is not coun
 systems forbid it by PYTHONDONTWRITEBYTECODE); a second tells what starting costs, and so what each further image does. With
 `--runs` the contenders take turns, and the medians count.
 
-img2dataset is taken from the virtual environment that BOXWRIGHT_PEERS names, and left out where there is none. Prints JSON.
+img2dataset is taken from the virtual environment that BOXWRIGHT_PEERS names, and left out where there is none. Let it be alone there:
+beside torch, which it then imports, its start takes more than twice as long. Prints JSON.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _settled(place: int, licence: Licence, random: np.random.Generator) -> Settl
     record = ImageRecord(
         sha256=sha256, extension="jpg", width=640, height=480, orientation=1, phash=hashes[:8].hex(), num_bytes=1, state=State.KEPT,
         reason=Reason.NONE, licence=licence, source="s", query="q", class_name="class1", source_url="http://x.test/", page_url="",
-        domain="x.test", found_at="", extra={"signature": "A" * 768},
+        domain="x.test", found_at="", extra={"signature": "A" * 768, "sha1": f"{place:040x}"},
     )  # fmt: skip
     return Settlement(place, State.KEPT, sha256=sha256, image=record, windows=hashes[8:])
 

@@ -88,6 +88,20 @@ def test_open__says_when_the_file_is_no_ledger(tmp_path: Path) -> None:
         Ledger(path)
 
 
+def test_open__brings_an_older_ledger_up_to_date(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.add_finds([candidate(1)])
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as database:
+        database.execute("DROP INDEX images_by_sha1")  # as schema 2 was
+        database.execute("PRAGMA user_version = 2")
+    database.close()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.image_of_sha1("0" * 40) is None
+        assert ledger.counts().states == {"FOUND": 1}
+        plan = ledger.rows("EXPLAIN QUERY PLAN SELECT * FROM images WHERE json_extract(extra, '$.sha1') = 'x'")
+    assert "images_by_sha1" in plan[0]["detail"]
+
+
 def test_open__refuses_a_newer_schema(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "ledger.sqlite")
     database.execute("PRAGMA user_version = 99")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from collect.ledger import Ledger
 from collect.pipeline import DownloadSettings, Pipeline, Progress
-from collect.records import Candidate, Reason, State
+from collect.records import Candidate, Licence, Reason, State
 from collect.workspace import Workspace
 from tests.collect.collecting import FREE, encoded, find, jpeg, new_dataset, picture, words
 from tests.collect.hostile_server import HostileServer, answer
@@ -62,6 +63,38 @@ def test_files_are_judged_like_downloads_and_never_twice(workspace: Workspace, t
         assert taken["c.png"].duplicate_of == kept.sha256
         assert pipeline.take_file(tmp_path / "a.jpg", candidate("a.jpg")).state == State.KEPT
         assert ledger.num_images() == 1
+
+
+def test_a_file_whose_sha1_is_stated_and_held_is_not_fetched_again(server: HostileServer, workspace: Workspace, tmp_path: Path) -> None:
+    dataset, made = new_dataset(workspace)
+    (tmp_path / "own.jpg").write_bytes(jpeg(3))
+
+    def stated(ledger: Ledger, path: str, number: int) -> str:
+        sha1 = hashlib.sha1(jpeg(number)).hexdigest()
+        ledger.add_finds([(Candidate(server.url(path), "wikimedia", "q", "thing", sha1=sha1, licence=FREE), "127.0.0.1")])
+        return server.url(path)
+
+    with Ledger(dataset.ledger) as ledger, Pipeline(dataset, made, ledger, LOCAL) as pipeline:
+        find(ledger, [server.url("/1/flickr")])
+        find(ledger, [server.url("/2/blog")], Licence())
+        pipeline.drain()
+        pipeline.take_file(tmp_path / "own.jpg", Candidate((tmp_path / "own.jpg").as_uri(), "folder", "own.jpg", "thing", licence=FREE))
+        again = [stated(ledger, f"/{number}/commons", number) for number in (1, 2, 3)]
+        new = stated(ledger, "/4/commons", 4)
+        # Found by a source that states no sha1 first, and waiting still.
+        both = server.url("/1/both")
+        find(ledger, [both])
+        stated(ledger, "/1/both", 1)
+        pipeline.drain()
+        assert sorted(server.requests) == ["/1/flickr", "/2/blog", "/4/commons"]
+        assert [words(ledger, url) for url in again] == ["DUPLICATE(exact)"] * 3
+        assert words(ledger, both) == "DUPLICATE(exact)"
+        assert words(ledger, new) == "KEPT"
+        held = {
+            find["url"]: image.state for image in ledger.images(State.KEPT, State.QUARANTINED) for find in ledger.finds_of(image.sha256)
+        }
+        assert set(held.values()) == {State.KEPT}  # the licence on Commons freed what the blog had shown without one
+        assert held.keys() >= {*again, new, both}
 
 
 def test_a_cap_per_domain_holds(server: HostileServer, workspace: Workspace) -> None:

@@ -21,12 +21,17 @@ class Onnx:
     """Exports, compares, and refuses a file that finds other boxes."""
 
     def arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("run", help="a run: its name, NAME/RUN or its folder")
+        parser.add_argument("run", nargs="?", help="a run: its name, NAME/RUN or its folder")
         parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.onnx, or model-no-nms.onnx, in the run's folder")
         parser.add_argument("--no-nms", action="store_true", help="stop before suppression: the form that OpenCV's DNN module reads")
+        parser.add_argument("--lookalikes", action="store_true", help="instead of a run: the network for [collect] lookalike_model")
         parser.add_argument("--images", type=int, default=8, metavar="N", help="real images to compare on (default: %(default)s)")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
+        if arguments.lookalikes:
+            return _lookalikes(arguments, console)
+        if arguments.run is None:
+            raise UsageError("name a run, or give --lookalikes for the network that proposes look-alikes")
         run_path = console.workspace.run_path(arguments.run)
         settings = config.read(run_path)
         dataset = console.workspace.dataset(settings.dataset)
@@ -48,6 +53,23 @@ class Onnx:
             f" OpenCV's DNN module {done.opencv}{'; `--no-nms` writes the form that it reads' if other else ''}"
         )
         return {**vars(done), "path": str(done.path)}
+
+
+def _lookalikes(arguments: Namespace, console: Console) -> dict[str, Any]:
+    from train.serving.lookalike_export import export_lookalike_model
+
+    if arguments.run is not None or arguments.no_nms:
+        raise UsageError("--lookalikes takes no run and no --no-nms: it is one network for all data sets")
+    out = arguments.out or console.workspace.root / "lookalikes.onnx"
+    if console.dry_run:
+        console.out(f"would write {out}")
+        return {"path": str(out)}
+    cosine = export_lookalike_model(out)
+    console.out(
+        f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): OpenCV's vector and torch's have a cosine of {cosine:.5f}."
+        f' Name it in dataset.toml: [collect] lookalike_model = "{out}"'
+    )
+    return {"path": str(out), "cosine": cosine}
 
 
 ONNX = Onnx()

@@ -19,6 +19,8 @@ from annotate.boxes import Floats
 from train.data.cache import ImageCache, UnreadableError
 
 SIDE_PX = 160
+#: ImageNet's, as torchvision's weights were trained with.
+MEAN_RGB, STD_RGB = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,7 @@ class Embedder:
 
     @cached_property
     def _network(self) -> Any:
-        from torchvision.models import mobilenet_v2
-
-        from train.fitting import weights
-
-        found = weights.imagenet_mobilenet_v2()
-        if found is None:
-            return None
-        features = mobilenet_v2().features
-        weights.load_by_order(features, found)
-        return features.eval()
+        return imagenet_features()
 
     @property
     def name(self) -> str:
@@ -88,11 +81,25 @@ class Embedder:
             return _histogram(pixels_HW3)
         import torch
 
-        mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+        mean, std = torch.tensor(MEAN_RGB), torch.tensor(STD_RGB)
         image = (torch.from_numpy(np.array(pixels_HW3)).float() - mean) / std
         with torch.inference_mode():
             features = self._network(image.permute(2, 0, 1)[None])
         return features.mean(dim=(2, 3))[0].double().numpy()  # type: ignore[no-any-return]
+
+
+def imagenet_features() -> Any:
+    """MobileNetV2 up to its pooling with ImageNet's weights, a torch module; None where the weights cannot be had."""
+    from torchvision.models import mobilenet_v2
+
+    from train.fitting import weights
+
+    found = weights.imagenet_mobilenet_v2()
+    if found is None:
+        return None
+    features = mobilenet_v2().features
+    weights.load_by_order(features, found)
+    return features.eval()
 
 
 def _histogram(pixels_HW3: NDArray[np.uint8]) -> Floats:

@@ -91,7 +91,7 @@ def export(detector: Detector, path: Path, images: Sequence[NDArray[np.uint8]], 
         RefusedError: no exporter writes a file that finds the same boxes, or there is none to find; nothing is left behind.
         UsageError: a form without suppression is asked of a detector that is not dense.
     """
-    _needed()
+    check_installed()
     wrapper = (detector.export_wrapper() if suppressed else _Places(detector)).cpu().eval()
     inputs = [letterboxed(image, detector.image_size) for image in images]
     expected = [_torch_answer(wrapper, one) for one in inputs]
@@ -101,7 +101,7 @@ def export(detector: Detector, path: Path, images: Sequence[NDArray[np.uint8]], 
     reasons = []
     for exporter in dict.fromkeys((detector.exporter, "legacy", "dynamo")):
         try:
-            _write(wrapper, inputs[0], path, exporter, _OUTPUTS[: len(expected[0])])
+            write(wrapper, inputs[0], path, exporter, _OUTPUTS[: len(expected[0])])
             worst_iou, worst_score = _compared(_with_onnxruntime(path), inputs, expected)
         except _Mismatch as error:
             reasons.append(f"{exporter}: {error}")
@@ -119,7 +119,11 @@ class _Mismatch(Exception):  # noqa: N818 - not an error of ours but a finding
     pass
 
 
-def _needed() -> None:
+def check_installed() -> None:
+    """
+    Raises:
+        MissingServiceError: onnx or onnxruntime is not.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -127,7 +131,8 @@ def _needed() -> None:
         raise MissingServiceError(f"ONNX export needs {error.name}; `pip install 'boxwright[export]'` brings it") from error
 
 
-def _write(wrapper: nn.Module, example: Floats, path: Path, exporter: str, outputs: Sequence[str]) -> None:
+def write(wrapper: nn.Module, example: Floats, path: Path, exporter: str, outputs: Sequence[str]) -> None:
+    """Write a module's graph, its input called `image`, by the exporter `dynamo` or `legacy`; both raise whatever their tracing meets."""
     names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
     with storage_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
