@@ -82,9 +82,6 @@ class TrainingError(BoxwrightError):
     exit_code = 10
 
 
-STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-
-
 def storage_error(error: OSError) -> StorageError:
     """Turn an OSError about storage into the sentence a person needs."""
     place = f" at {error.filename}" if error.filename else ""

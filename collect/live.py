@@ -94,9 +94,10 @@ class _Watch:
         first, now = self._seen[0], self._seen[-1]
         earlier = first if at_the_end or now.at - first.at <= _RATE_OVER_S else self._seen[1]
         rates = {place: number / max(now.at - earlier.at, 0.1) for place, number in (now.kept - earlier.kept).items()}
-        table = Table(header_style="bold", box=None, pad_edge=False)
+        table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for name in ("source", "class", *STEPS, "quota", "kept/s", "time left"):
-            table.add_column(name, justify="left" if name in {"source", "class"} else "right", overflow="ellipsis")
+            words = name in {"source", "class"}  # where a terminal is narrow, names are cut and no number is
+            table.add_column(name, justify="left" if words else "right", overflow="ellipsis", no_wrap=not words)
         longest_s = 0.0
         for row in rows:
             quota = self._quotas.get(row.class_name, 0)

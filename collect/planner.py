@@ -159,7 +159,8 @@ class Planner:
         searched = any(not state.explicit for state in self._sources.values())
         full = [entry.name for entry in self.definition.classes if searched and entry.quota and self._missing(entry.name) <= 0]
         met = f"; quota met for {', '.join(full)}" if full else ""
-        return (f"no source has more ({spent})" if spent else "stopped before its end") + met
+        vain = "".join(f"; {words}" for entry in self.definition.classes if spent and (words := self._in_vain(entry.name)))
+        return (f"no source has more ({spent})" if spent else "stopped before its end") + met + vain
 
     def ends(self, *, interrupted: bool = False) -> dict[str, str]:
         """Why the collection ended for each class of the definition, in a few words; `interrupted` by a person, or by itself."""
@@ -302,7 +303,15 @@ class Planner:
         if more or (interrupted and waiting):
             return "stopped before its end"
         ended = f"no source has more ({self._spent(sources, class_name)})" if sources else "no source was asked for it"
-        return ended + (f"; {waiting:,} still waiting" if waiting else "")
+        vain = self._in_vain(class_name)
+        return ended + (f"; {waiting:,} still waiting" if waiting else "") + (f"; {vain}" if vain else "")
+
+    def _in_vain(self, class_name: str) -> str:
+        """That the queries of a class found nothing at all, in words: most often they are misspelt. "" where they did."""
+        asked = {query: progress for query, progress in self._queries.items() if query.class_name == class_name and progress.pages}
+        if not asked or any(progress.found for progress in asked.values()):
+            return ""
+        return f"nothing was found for {class_name}, asked for as {', '.join(sorted({repr(query.text) for query in asked}))}"
 
     def _spent(self, sources: Iterable[str], class_name: str = "") -> str:
         """Which sources have no more (of one class, or at all) and which were given up; "" where each may still bring some."""

@@ -318,8 +318,11 @@
   style.textContent = `
     #bw-bar, #bw-guide, .bw-cover, .bw-say { font: 13px/1.45 system-ui, sans-serif; color: #eee; z-index: 2147483000; position: fixed; }
     #bw-bar { left: 50%; bottom: 4px; transform: translateX(-50%); background: #1b1b1bf2; border: 1px solid #444; border-radius: 6px;
-      padding: 3px 12px; pointer-events: none; max-width: 96vw; }
-    #bw-bar > div { display: flex; justify-content: center; gap: 3px 14px; flex-wrap: wrap; white-space: nowrap; }
+      padding: 3px 12px; pointer-events: none; width: max-content; max-width: 96vw; }
+    #bw-bar, #bw-bar > div { display: flex; justify-content: center; gap: 3px 14px; flex-wrap: wrap; white-space: nowrap; }
+    /* The App's own bar lies on the lower 42 px of the picture while the pointer is over it: let them be seen, and drawn on. */
+    [data-cy=lighter-toolbar], div:has(> [data-cy=lighter-toolbar]) { background: transparent !important; pointer-events: none; }
+    [data-cy=lighter-toolbar] > div { background: #1b1b1bcc; border-radius: 6px; } [data-cy=lighter-toolbar] [aria-label] { pointer-events: auto; }
     #bw-bar b { color: #ff6d04; font-weight: 600; } #bw-bar .bw-why { color: #ffd479; } #bw-bar .bw-left { color: #9cd; }
     #bw-veil { position: fixed; z-index: 2147482000; background: #1a1a1a; } #bw-veil > * { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
     #bw-marks { position: fixed; z-index: 2147481000; overflow: hidden; pointer-events: none; } #bw-marks svg { position: absolute; overflow: visible; }
@@ -364,7 +367,7 @@
     return made;
   };
 
-  // One line of keys, one of classes, and why this image is here.
+  // The keys, the classes, and why this image is here: in one line where that fits.
   function bar(about) {
     let line = document.getElementById("bw-bar");
     if (!opened()) {

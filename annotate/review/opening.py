@@ -84,8 +84,9 @@ def review(console: Console, options: Options) -> None:
             watch.stop()
     with Journal(dataset.labels) as journal:
         costs = release_hours(dataset, journal)
-        write_report(dataset.folder / "review-report.html", dataset.name, effort(journal), costs)
-    console.say(f"\nEverything is in {dataset.labels}; run the same command again to go on.")
+        report = dataset.folder / "review-report.html"
+        write_report(report, dataset.name, effort(journal), costs)
+    console.say(f"\nEverything is in {dataset.labels}, what it cost in {report}. Run the same command again to go on.")
 
 
 @contextmanager

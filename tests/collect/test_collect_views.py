@@ -120,7 +120,7 @@ def test_live__rates_are_those_of_the_last_seconds_and_nothing_is_promised_at_th
     def shown(at_the_end: bool = False) -> list[list[str]]:
         console = Console(file=io.StringIO(), width=140)
         console.print(watch.table(at_the_end=at_the_end))
-        return [re.split(r"  +", line.strip()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+        return [re.split(r" +(?!s$)", line.strip()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
     with Ledger(dataset.ledger) as ledger:
         ledger.add_finds(
@@ -133,6 +133,31 @@ def test_live__rates_are_those_of_the_last_seconds_and_nothing_is_promised_at_th
         under_way, ended = shown()[-1], shown(at_the_end=True)[-1]
     assert under_way[:-2] == ended[:-2] == ["all", "8", "6", "6", "6", "6", "6", "10"]
     assert float(under_way[-2]) > 0 and under_way[-1].endswith(" s") and ended[-1] == "–"
+
+
+def test_live__eighty_columns_are_enough(workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace)
+    made = replace(made, classes=(replace(made.classes[0], name="barn-owl", quota=1200),))
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_finds((Candidate(f"http://a.test/{n}", "wikimedia", "q", "barn-owl"), "a.test") for n in range(8))
+        console = Console(file=io.StringIO(), width=80)
+        console.print(_Watch(ledger, made).table())
+    heading, row = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert heading.split() == [
+        "source",
+        "class",
+        "found",
+        "allowed",
+        "fetched",
+        "valid",
+        "unique",
+        "kept",
+        "quota",
+        "kept/s",
+        "time",
+        "left",
+    ]
+    assert row.split()[2:] == ["8", "0", "0", "0", "0", "0", "1,200", "0.0", "–"]
 
 
 def test_live__a_table_on_a_terminal(tmp_path: Path) -> None:

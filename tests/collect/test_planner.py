@@ -122,6 +122,18 @@ def test_stop__dry_sources_are_named(ledger: Ledger) -> None:
     assert {row["query"]: row["dry"] for row in ledger.query_rows()} == {"cat": 1, "kitten": 1, "feline": 1}
 
 
+def test_stop__a_class_for_which_nothing_was_found_is_named(ledger: Ledger) -> None:
+    planner = Planner(ledger, definition(CAT, replace(DOG, queries=("dgo", "hound")), expand=False), ["s"])
+    for text, name, number in (("cat", "cat", 2), ("kitten", "cat", 0), ("feline", "cat", 0), ("dgo", "dog", 0), ("hound", "dog", 0)):
+        query = Query("s", text, name)
+        planner.record(query, page(query, range(number)))
+    assert planner.verdict() == "no source has more (dry: s); nothing was found for dog, asked for as 'dgo', 'hound'"
+    settle_all(ledger)
+    ends = planner.ends()
+    assert ends["cat"] == "no source has more (dry: s)"
+    assert ends["dog"] == "no source has more (dry: s); nothing was found for dog, asked for as 'dgo', 'hound'"
+
+
 def test_expansion__suggestions_are_recorded_with_their_origin(ledger: Ledger) -> None:
     planner = Planner(ledger, definition(replace(CAT, quota=0)), ["s"])
     query = asked(planner)
