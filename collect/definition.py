@@ -150,6 +150,11 @@ class Definition:
                 return entry
         return None
 
+    def present_name(self, name: str) -> str:
+        """What the class that has or had `name` is called now; of one that was removed its name as it was."""
+        entry = self.current(name)
+        return entry.name if entry else name
+
 
 _SECTIONS: dict[str, type] = {
     "collect": CollectPolicy,

@@ -36,6 +36,7 @@ class Collect:
             help="openverse, wikimedia, …, page:URL, urls:FILE, folder:DIR, video:FILE; repeatable",
         )
         parser.add_argument("--limit", type=int, default=0, metavar="N", help="keep at most N images in this call")
+        parser.add_argument("--again", action="store_true", help="ask also what had no more when it was asked within the last week")
         parser.add_argument("--license", metavar="SPDX", help="the licence of what sources without one bring: your word, recorded as such")
         parser.add_argument(
             "--allow-address", action="append", default=[], metavar="IP", help="an address or network of your own, else refused as private"
@@ -91,7 +92,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
     try:
         with live_table(dataset.ledger, definition, quiet=console.quiet):
-            gathered = gathering.run(arguments.limit, restart=bool(arguments.license))
+            gathered = gathering.run(arguments.limit, restart=arguments.again or bool(arguments.license))
     except KeyboardInterrupt:
         console.say("interrupted: report.html is being written; Ctrl-C again ends at once")
         with Ledger(dataset.ledger) as ledger:

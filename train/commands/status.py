@@ -31,7 +31,9 @@ class Status:
         with Ledger(dataset.ledger) as ledger:
             counts = ledger.counts()
             images = {state.value: ledger.num_images(state) for state in (State.KEPT, State.QUARANTINED, State.REVOKED)}
-            collected = {entry.name: ledger.num_images(State.KEPT, entry.name) for entry in described.classes}
+            collected: Counter[str] = Counter()
+            for name in {name for entry in described.classes for name in (entry.name, *entry.was)}:
+                collected[described.present_name(name)] += ledger.num_images(State.KEPT, name)
             losses = explain(ledger) if arguments.why else []
         labels = _labels(dataset, described)
         champion = json.loads(dataset.champion.read_text()) if dataset.champion.is_file() else None
