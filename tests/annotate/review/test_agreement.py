@@ -140,4 +140,4 @@ def test_effort__boxes_that_stood_there_are_confirmed_and_a_release_has_its_hour
         costs = release_hours(dataset, journal)
         assert costs == [("v001", pytest.approx(0.01))]
         write_report(tmp_path / "report.html", "beach", effort(journal), costs)
-    assert "hours of work in it" in (tmp_path / "report.html").read_text()
+    assert "<td>v001</td><td class=n>0.6 min</td>" in (tmp_path / "report.html").read_text()
