@@ -121,7 +121,7 @@ def _examined(
 
     check_names(found)
     number_categories(found, request.format) if definition is None else _check_classes(definition, found)
-    held = Held.of(dataset, found.release)
+    held = Held.of(dataset, found.release, definition)
     incoming = gather(found, _index(request, path, found), held.find, lambda images: track(images, "checking")) if found.images else []
     if request.split:
         incoming = [replace(entry, split=request.split) for entry in incoming]
@@ -208,7 +208,7 @@ def _blobs(incoming: list[Incoming], track: Track) -> Iterator[Blob]:
 def _write_ledger(dataset: Dataset, incoming: list[Incoming], held: Held, request: Request, found: LabelSet) -> int:
     for entry in incoming:
         record = held.records.get(entry.picture.sha256)
-        if record and entry.split and record.split != entry.split:
+        if record and entry.split and entry.split not in {record.split, held.splits.get(record.sha256)}:
             was = f"'{record.split}'" if record.split else "free"
             found.complain(entry.label_file, entry.id, f"is in the dataset already; its split stays {was}", Done.NOTED)
     new = [_record(entry, request) for entry in incoming if entry.picture.sha256 not in held.records]

@@ -92,7 +92,7 @@ def _stock(
             if box.status == Status.PRESENT and (current_class := recipe.current(box.category)):
                 boxes[current_class.name] += 1
     images = Counter(found.name for record in records if (found := recipe.current(record.class_name)))
-    named = [{**row, "class_name": entry.name} for row in queries if (entry := recipe.current(row["class_name"]))]
+    named = [{**row, "class_name": kind.name} for row in queries if (kind := recipe.current(row["class_name"]))]
     return starving.Stock(boxes, images, _aps(dataset), named)
 
 
