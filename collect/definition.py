@@ -136,7 +136,7 @@ class Definition:
         entry = self.current(name)
         if entry is None:
             near = difflib.get_close_matches(name, self.class_names, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = f"; did you mean '{near[0]}'?" if near else "."
             raise UsageError(f"{self.name} has no class '{name}'{hint} Its classes: {', '.join(self.class_names)}")
         return entry
 

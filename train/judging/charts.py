@@ -210,6 +210,7 @@ def _frame(across: _Scale, up: _Scale, x: Axis, y: Axis) -> str:
 
 def _figure(title: str, body: Sequence[str], legend: Sequence[str], height: int = _HEIGHT, width: int = _WIDTH) -> Markup:
     keys = "".join(f'<span class="key"><i class="c{place % _COLOURS}"></i>{escape(name)}</span>' for place, name in enumerate(legend))
-    svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{"".join(body)}</svg>'
+    size = ' class="large"' if width > _WIDTH else ""  # on a telephone it is scrolled, for its letters would be too small
+    svg = f'<svg{size} viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{"".join(body)}</svg>'
     # Every text in `body` and `keys` was escaped above.
-    return Markup(f'<figure><figcaption>{escape(title)}</figcaption>{svg}<div class="legend">{keys}</div></figure>')  # noqa: S704
+    return Markup(f'<figure><figcaption>{escape(title)}</figcaption><div class="plot">{svg}</div><div class="legend">{keys}</div></figure>')  # noqa: S704
