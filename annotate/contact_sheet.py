@@ -98,6 +98,11 @@ def window(marks: Sequence[Mark], size_wh: tuple[int, int]) -> tuple[int, int, i
 
 
 def _mark(mark: Mark, origin: tuple[int, int], scale: float) -> str:
+    """A box and its name as SVG.
+
+    >>> [_mark(Mark((0, 0, side, side), "red", "cat"), (0, 0), 1.0).count("<text") for side in (12, 120)]
+    [0, 1]
+    """
     x, y = ((mark.xywh[axis] - origin[axis]) * scale for axis in (0, 1))
     w, h = mark.xywh[2] * scale, mark.xywh[3] * scale
     name = html.escape(mark.label)
