@@ -17,7 +17,9 @@ from collect.licenses import allows, check_entry
 from collect.workspace import Dataset
 
 if TYPE_CHECKING:
-    from collect.gather import LimitedPipeline
+    from pathlib import Path
+
+    from collect.gather import Gathered, LimitedPipeline
     from collect.sources.source import Source
 
 #: Where downloads run -> the pipeline that does it there.
@@ -101,16 +103,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     with Ledger(dataset.ledger) as ledger:
         report = write_report(dataset, ledger, definition, gathered.ends)
     in_vain = gathered.closed.keys() == sources.keys() and not any(gathered.states.values())
-    for name, why in gathered.closed.items():
-        if why not in gathered.verdict:
-            console.say(f"{name} was given up: {why}")
-    if not in_vain:
-        console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=dataset.name)
-        console.out(f"{gathered.verdict}. {gathered.states['KEPT']:,} images kept in {gathered.seconds:.1f} s; see {report}")
-    if gathered.reasons.get("DENIED(address)") and not addresses:
-        console.say("addresses that are not public were refused; if they are your own servers, give --allow-address and run this again")
-    if gathered.waiting:
-        console.say(f"{gathered.waiting:,} URLs still wait (for a retry, or beyond quota and limit); run the same command again to go on")
+    _tell(console, dataset.name, gathered, report, in_vain=in_vain, addresses=addresses)
     result = {
         "states": gathered.states,
         "reasons": gathered.reasons,
@@ -125,6 +118,20 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
         console.document(result)
         raise MissingServiceError(f"nothing came: {gathered.verdict}")
     return result
+
+
+def _tell(console: Console, name: str, gathered: Gathered, report: Path, *, in_vain: bool, addresses: tuple[str, ...]) -> None:
+    """How a collection ended, in words; of one whose sources all refused (`in_vain`) its error tells."""
+    for source, why in gathered.closed.items():
+        if why not in gathered.verdict:
+            console.say(f"{source} was given up: {why}")
+    if not in_vain:
+        console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=name)
+        console.out(f"{gathered.verdict}. {gathered.states['KEPT']:,} images kept in {gathered.seconds:.1f} s; see {report}")
+    if gathered.reasons.get("DENIED(address)") and not addresses:
+        console.say("addresses that are not public were refused; if they are your own servers, give --allow-address and run this again")
+    if gathered.waiting:
+        console.say(f"{gathered.waiting:,} URLs still wait (for a retry, or beyond quota and limit); run the same command again to go on")
 
 
 def _tell_terms(sources: Iterable[Source], console: Console) -> None:
