@@ -50,6 +50,10 @@ class Request:
     dry_run: bool = False
 
 
+#: So many refusals are listed in words.
+_LISTED = 40
+
+
 @dataclass
 class Outcome:
     """What an import found, and what was new in it."""
@@ -141,12 +145,14 @@ def _examined(
 
 
 class LabelsRefusedError(UsageError):
-    """An import that would lose labels; lists everything that stops it and holds all `problems`."""
+    """An import that would lose labels; lists what stops it, the first of it where that is much, and holds all `problems`."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
         refused = [problem for problem in problems if problem.done is Done.REFUSED]
-        lines = "\n".join(f"  {problem}" for problem in refused)
+        lines = "\n".join(f"  {problem}" for problem in refused[:_LISTED])
+        if len(refused) > _LISTED:
+            lines += f"\n  … and {len(refused) - _LISTED:,} more; --json lists them. So many: are the folder and --format right?"
         number = "1 label problem" if len(refused) == 1 else f"{len(refused)} label problems"
         super().__init__(f"{number} cannot be mended, and nothing was imported; mend them or leave them out with --skip-bad:\n{lines}")
 

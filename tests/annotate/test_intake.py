@@ -151,6 +151,15 @@ def test_bad_labels_import_nothing_and_are_all_listed(workspace, tmp_path):
     assert not dataset.folder.exists()
 
 
+def test_a_wrong_folder_floods_no_terminal(workspace, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "novel.txt").write_text("it was a dark and stormy night\n" * 3000)
+    with pytest.raises(UsageError) as caught:
+        bring_in(workspace.new_dataset("bad"), "yolo", tmp_path / "in")
+    assert len(str(caught.value).splitlines()) < 50 and "more; --json lists them" in str(caught.value)
+    assert len(caught.value.problems) >= 3000
+
+
 def test_skip_bad_takes_the_rest_and_does_not_vouch_for_what_lost_boxes(workspace, tmp_path):
     for number, name in enumerate("abc"):
         picture(tmp_path / "in" / f"{name}.jpg", seed=number)
