@@ -13,12 +13,15 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 _SIDE_PX = 420
+#: Height of a box's name, and the least that can be read.
+_LABEL_PX, _LEAST_PX = 18.0, 9.0
 #: A close-up shows the marks with this much of their own size around them, and no less than this share of the picture.
 _MARGIN, _LEAST_SHARE = 0.6, 0.35
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .8rem; }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; }
 td, th { padding: .25rem 0 .25rem 1.4rem; text-align: right; border-bottom: 1px solid #8883; font-variant-numeric: tabular-nums; }
 td:first-child, th:first-child { text-align: left; padding-left: 0; }
@@ -29,7 +32,7 @@ figure { margin: 0; }
 figure svg, .lost { display: block; width: 100%; height: 14rem; border-radius: 4px; background: #8882; }
 .lost { display: grid; place-items: center; opacity: .7; font-size: .8rem; }
 figcaption { font-size: .8rem; line-height: 1.35; opacity: .85; overflow-wrap: anywhere; margin-top: .3rem; }
-rect { fill: none; stroke-width: 2px; vector-effect: non-scaling-stroke; }
+rect { fill: none; pointer-events: all; stroke-width: 2px; vector-effect: non-scaling-stroke; }
 text { font: 600 18px system-ui, sans-serif; fill: #fff; paint-order: stroke; stroke-width: 4px; stroke-linejoin: round; }
 """
 
@@ -95,10 +98,21 @@ def window(marks: Sequence[Mark], size_wh: tuple[int, int]) -> tuple[int, int, i
 
 
 def _mark(mark: Mark, origin: tuple[int, int], scale: float) -> str:
+    """A box and its name as SVG.
+
+    >>> [_mark(Mark((0, 0, side, side), "red", "cat"), (0, 0), 1.0).count("<text") for side in (12, 120)]
+    [0, 1]
+    """
     x, y = ((mark.xywh[axis] - origin[axis]) * scale for axis in (0, 1))
     w, h = mark.xywh[2] * scale, mark.xywh[3] * scale
-    label = f'<text x="{x + 4:.1f}" y="{y + 19:.1f}" stroke="{mark.colour}">{html.escape(mark.label)}</text>' if mark.label else ""
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" stroke="{mark.colour}"/>{label}'
+    name = html.escape(mark.label)
+    # A name wider than its box would hide it and its neighbours: it is written smaller, or seen when the pointer is there.
+    high = min(_LABEL_PX, w / (0.62 * max(len(mark.label), 1)))
+    style = f' style="font-size:{high:.1f}px"' if high < _LABEL_PX else ""
+    label = (
+        f'<text x="{x + 4:.1f}" y="{y + high + 1:.1f}" stroke="{mark.colour}"{style}>{name}</text>' if name and high >= _LEAST_PX else ""
+    )
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" stroke="{mark.colour}"><title>{name}</title></rect>{label}'
 
 
 def sheet(title: str, tiles: Iterable[Tile]) -> str:
@@ -120,7 +134,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """An HTML table."""
     head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def page(title: str, sections: Iterable[str]) -> str:

@@ -50,6 +50,10 @@ class Request:
     dry_run: bool = False
 
 
+#: So many refusals are listed in words.
+_LISTED = 40
+
+
 @dataclass
 class Outcome:
     """What an import found, and what was new in it."""
@@ -121,7 +125,7 @@ def _examined(
 
     check_names(found)
     number_categories(found, request.format) if definition is None else _check_classes(definition, found)
-    held = Held.of(dataset, found.release)
+    held = Held.of(dataset, found.release, definition)
     incoming = gather(found, _index(request, path, found), held.find, lambda images: track(images, "checking")) if found.images else []
     if request.split:
         incoming = [replace(entry, split=request.split) for entry in incoming]
@@ -141,12 +145,14 @@ def _examined(
 
 
 class LabelsRefusedError(UsageError):
-    """An import that would lose labels; lists everything that stops it and holds all `problems`."""
+    """An import that would lose labels; lists what stops it, the first of it where that is much, and holds all `problems`."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
         refused = [problem for problem in problems if problem.done is Done.REFUSED]
-        lines = "\n".join(f"  {problem}" for problem in refused)
+        lines = "\n".join(f"  {problem}" for problem in refused[:_LISTED])
+        if len(refused) > _LISTED:
+            lines += f"\n  … and {len(refused) - _LISTED:,} more; --json lists them. So many: are the folder and --format right?"
         number = "1 label problem" if len(refused) == 1 else f"{len(refused)} label problems"
         super().__init__(f"{number} cannot be mended, and nothing was imported; mend them or leave them out with --skip-bad:\n{lines}")
 
@@ -208,7 +214,7 @@ def _blobs(incoming: list[Incoming], track: Track) -> Iterator[Blob]:
 def _write_ledger(dataset: Dataset, incoming: list[Incoming], held: Held, request: Request, found: LabelSet) -> int:
     for entry in incoming:
         record = held.records.get(entry.picture.sha256)
-        if record and entry.split and record.split != entry.split:
+        if record and entry.split and entry.split not in {record.split, held.splits.get(record.sha256)}:
             was = f"'{record.split}'" if record.split else "free"
             found.complain(entry.label_file, entry.id, f"is in the dataset already; its split stays {was}", Done.NOTED)
     new = [_record(entry, request) for entry in incoming if entry.picture.sha256 not in held.records]

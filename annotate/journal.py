@@ -286,11 +286,6 @@ class Journal(database.DatabaseFile):
         row = self._db.execute(f"SELECT {_COLUMNS} FROM events WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
         return _event(row) if row else None
 
-    def seq_at(self, time: str) -> int:
-        """The last event at or before a time (ISO 8601 UTC, or a prefix of it such as a date), 0 = none."""
-        bound = time + "\x7f" if len(time) < len("2026-01-01T00:00:00.000Z") else time
-        return int(self._db.execute("SELECT coalesce(max(seq), 0) FROM events WHERE time <= ?", (bound,)).fetchone()[0])
-
     def uids(self) -> set[str]:
         return {row[0] for row in self._db.execute("SELECT uid FROM events")}
 

@@ -139,7 +139,7 @@ class Definition:
         entry = self.current(name)
         if entry is None:
             near = difflib.get_close_matches(name, self.class_names, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = f"; did you mean '{near[0]}'?" if near else "."
             raise UsageError(f"{self.name} has no class '{name}'{hint} Its classes: {', '.join(self.class_names)}")
         return entry
 
@@ -152,6 +152,11 @@ class Definition:
             if name in entry.was:
                 return entry
         return None
+
+    def present_name(self, name: str) -> str:
+        """What the class that has or had `name` is called now; of one that was removed its name as it was."""
+        entry = self.current(name)
+        return entry.name if entry else name
 
 
 _SECTIONS: dict[str, type] = {

@@ -82,15 +82,18 @@ class TrainingError(BoxwrightError):
     exit_code = 10
 
 
-STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-
-
 def storage_error(error: OSError) -> StorageError:
-    """Turn an OSError about storage into the sentence a person needs."""
+    """Turn an OSError about storage into the sentence a person needs.
+
+    >>> print(storage_error(FileExistsError(errno.EEXIST, "File exists", "out")))
+    cannot make a folder at out: there is a file of that name; choose another place
+    """
     place = f" at {error.filename}" if error.filename else ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StorageError(f"the disk is full{place}; free some space and run the same command again: it goes on")
-    return StorageError(f"cannot write{place}: {error.strerror}; check the permissions or choose another --root")
+    if error.errno in {errno.EEXIST, errno.ENOTDIR}:
+        return StorageError(f"cannot make a folder{place}: there is a file of that name; choose another place")
+    return StorageError(f"cannot read or write{place}: {error.strerror}; check the path and its permissions")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -96,7 +96,7 @@ class Gathering:
     def run(self, limit: int = 0, *, restart: bool = False) -> Gathered:
         """Search and download until the quotas or the limit are met, or no source has more.
 
-        `restart` asks queries again that had no more: the user states another licence now, say.
+        `restart` asks queries again that had no more: the user knows of news, or states another licence now.
 
         Raises:
             MissingServiceError: what the only source stands on (a browser, say) is not there.

@@ -9,7 +9,7 @@ import math
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,16 +48,15 @@ class Row:
     steps: tuple[int, ...]
 
 
-def table_rows(counts: Counts) -> list[Row]:
-    """How far the URLs of each source and class have come."""
-    rows = []
-    for source, class_name in sorted({key[:2] for key in counts.by_source}):
-        states = [
-            (State(state), number) for (its, label, state), number in counts.by_source.items() if (its, label) == (source, class_name)
-        ]
-        steps = tuple(sum(number for state, number in states if _PASSED.get(state, 0) >= step) for step in range(len(STEPS)))
-        rows.append(Row(source, class_name, steps))
-    return rows
+def table_rows(counts: Counts, definition: Definition) -> list[Row]:
+    """How far the URLs of each source and class have come; classes by their present names."""
+    states: defaultdict[tuple[str, str], Counter[State]] = defaultdict(Counter)
+    for (source, class_name, state), number in counts.by_source.items():
+        states[source, definition.present_name(class_name)][State(state)] += number
+    return [
+        Row(*key, tuple(sum(number for state, number in its.items() if _PASSED.get(state, 0) >= step) for step in range(len(STEPS))))
+        for key, its in sorted(states.items())
+    ]
 
 
 def total(rows: Iterable[Row], class_name: str | None = None) -> tuple[int, ...]:
@@ -82,7 +81,7 @@ class _Watch:
     """Reads the ledger now and then, on a connection of its own."""
 
     def __init__(self, ledger: Ledger, definition: Definition) -> None:
-        self._ledger = ledger
+        self._ledger, self._definition = ledger, definition
         self._quotas = {entry.name: entry.quota for entry in definition.classes}
         self._began = time.monotonic()
         self._seen: deque[_Moment] = deque()  # the first, then those of the last seconds
@@ -94,9 +93,10 @@ class _Watch:
         first, now = self._seen[0], self._seen[-1]
         earlier = first if at_the_end or now.at - first.at <= _RATE_OVER_S else self._seen[1]
         rates = {place: number / max(now.at - earlier.at, 0.1) for place, number in (now.kept - earlier.kept).items()}
-        table = Table(header_style="bold", box=None, pad_edge=False)
+        table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for name in ("source", "class", *STEPS, "quota", "kept/s", "time left"):
-            table.add_column(name, justify="left" if name in {"source", "class"} else "right", overflow="ellipsis")
+            words = name in {"source", "class"}  # where a terminal is narrow, names are cut and no number is
+            table.add_column(name, justify="left" if words else "right", overflow="ellipsis", no_wrap=not words)
         longest_s = 0.0
         for row in rows:
             quota = self._quotas.get(row.class_name, 0)
@@ -122,7 +122,7 @@ class _Watch:
 
     def _rows(self) -> list[Row]:
         began = time.monotonic()
-        rows = table_rows(self._ledger.counts())
+        rows = table_rows(self._ledger.counts(), self._definition)
         self.pause_s = max(_DRAW_EVERY_S, 20 * (time.monotonic() - began))  # a large ledger is read less often
         self._seen.append(_Moment(began, Counter({(row.source, row.class_name): row.steps[-1] for row in rows})))
         while len(self._seen) > 3 and self._seen[2].at < began - _RATE_OVER_S:

@@ -11,7 +11,7 @@ those that bring kept images are followed first. Caps per domain and author are 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -101,7 +101,8 @@ def is_explicit(source: str) -> bool:
 class Planner:
     """Decides over an open ledger, which it alone uses: one thread at a time.
 
-    `limit` is the number of images to keep in this call, 0 = as many as the quotas ask for. `restart` asks dry queries again
+    `limit` is the number of images to keep in this call, 0 = as many as the quotas ask for. What was asked and kept for a class
+    under a former name (`was`) counts for it; what belongs to no class any more is not asked for. `restart` asks dry queries again
     from their beginning; those of explicit sources always are, since a list or folder may have grown.
     """
 
@@ -111,7 +112,8 @@ class Planner:
         self._queries: dict[Query, _Progress] = {}
         self._held: dict[Query, _Held] = {}
         self._barren: dict[tuple[str, str], int] = {}
-        self._yields: dict[Query, int] = {}
+        self._yields: Counter[Query] = Counter()
+        self._resting = self._asked = 0
         self._tally, self._yields_until = Tally(), 0.0
         self.kept_before = ledger.num_images()
         self._load(restart)
@@ -159,7 +161,10 @@ class Planner:
         searched = any(not state.explicit for state in self._sources.values())
         full = [entry.name for entry in self.definition.classes if searched and entry.quota and self._missing(entry.name) <= 0]
         met = f"; quota met for {', '.join(full)}" if full else ""
-        return (f"no source has more ({spent})" if spent else "stopped before its end") + met
+        if spent and self._resting and not self._asked:
+            spent += "; nothing was asked, as all had no more within the last week: --again asks anew"
+        vain = "".join(f"; {words}" for entry in self.definition.classes if spent and (words := self._in_vain(entry.name)))
+        return (f"no source has more ({spent})" if spent else "stopped before its end") + met + vain
 
     def ends(self, *, interrupted: bool = False) -> dict[str, str]:
         """Why the collection ended for each class of the definition, in a few words; `interrupted` by a person, or by itself."""
@@ -185,6 +190,7 @@ class Planner:
         """
         progress, state = self._queries[query], self._sources[query.source]
         progress.outcome = page.outcome
+        self._asked += 1
         if page.outcome not in {Outcome.OK, Outcome.EMPTY}:
             self._refused(state, page)
             self._save(query)
@@ -239,10 +245,15 @@ class Planner:
     # Inside
 
     def _load(self, restart: bool) -> None:
+        """Where the queries of the definition's classes stand; what was asked under a former name of a class is not asked again."""
         stale = (datetime.now(UTC) - _STALE).isoformat()
-        for row in self.ledger.query_rows():
+        for row in sorted(self.ledger.query_rows(), key=lambda row: row["class_name"] not in self.definition.class_names):
+            query = Query(row["source"], row["query"], self.definition.present_name(row["class_name"]))
+            if query in self._queries or query.class_name not in self.definition.class_names:
+                continue
             again = row["dry"] and (restart or is_explicit(row["source"]) or row["updated_at"] < stale)
-            self._queries[Query(row["source"], row["query"], row["class_name"])] = _Progress(
+            self._resting += bool(row["dry"]) and not again and query.source in self._sources
+            self._queries[query] = _Progress(
                 cursor=None if again else row["cursor"] or None,
                 outcome=row["outcome"],
                 pages=row["pages"],
@@ -274,7 +285,7 @@ class Planner:
         progress = self._queries[query]
         if not self.definition.collect.expand_queries or self._sources[query.source].explicit:
             return
-        if progress.origin not in _PRIORS and not self._yields.get(query):
+        if progress.origin not in _PRIORS and not self._yields[query]:
             return
         known = {other.text.casefold() for other in self._queries if (other.source, other.class_name) == (query.source, query.class_name)}
         for text in list(dict.fromkeys(" ".join(entry.split()) for entry in suggestions))[:_PER_PAGE]:
@@ -302,7 +313,15 @@ class Planner:
         if more or (interrupted and waiting):
             return "stopped before its end"
         ended = f"no source has more ({self._spent(sources, class_name)})" if sources else "no source was asked for it"
-        return ended + (f"; {waiting:,} still waiting" if waiting else "")
+        vain = self._in_vain(class_name)
+        return ended + (f"; {waiting:,} still waiting" if waiting else "") + (f"; {vain}" if vain else "")
+
+    def _in_vain(self, class_name: str) -> str:
+        """That the queries of a class found nothing at all, in words: most often they are misspelt. "" where they did."""
+        asked = {query: progress for query, progress in self._queries.items() if query.class_name == class_name and progress.pages}
+        if not asked or any(progress.found for progress in asked.values()):
+            return ""
+        return f"nothing was found for {class_name}, asked for as {', '.join(sorted({repr(query.text) for query in asked}))}"
 
     def _spent(self, sources: Iterable[str], class_name: str = "") -> str:
         """Which sources have no more (of one class, or at all) and which were given up; "" where each may still bring some."""
@@ -336,20 +355,25 @@ class Planner:
         """How many more URLs of a class may wait: if all of them were kept, the quota would be met and not exceeded."""
         return min(self._missing(class_name), _AHEAD) - self.tally().waiting.get(class_name, 0)
 
-    def _score(self, query: Query, yields: dict[Query, int]) -> float:
+    def _score(self, query: Query, yields: Counter[Query]) -> float:
         progress = self._queries[query]
-        return (yields.get(query, 0) + progress.prior) / (progress.pages + 1)
+        return (yields[query] + progress.prior) / (progress.pages + 1)
 
-    def _fresh_yields(self) -> dict[Query, int]:
+    def _fresh_yields(self) -> Counter[Query]:
         moment = time.monotonic()
         if moment >= self._yields_until:
             rows = self.ledger.rows("SELECT source, query, class_name, count(*) FROM images WHERE state = ? GROUP BY 1, 2, 3", State.KEPT)
-            self._yields = {Query(source, text, class_name): number for source, text, class_name, number in rows}
+            self._yields = Counter()
+            for source, text, class_name, number in rows:
+                self._yields[Query(source, text, self.definition.present_name(class_name))] += number
             self._yields_until = moment + max(0.5, 20 * (time.monotonic() - moment))
         return self._yields
 
     def _count(self, sql: str) -> dict[str, int]:
-        return {str(name): int(number) for name, number in self.ledger.rows(sql)}
+        counts: Counter[str] = Counter()
+        for name, number in self.ledger.rows(sql):
+            counts[self.definition.present_name(str(name))] += int(number)
+        return dict(counts)
 
     def _save(self, query: Query) -> None:
         progress = self._queries[query]

@@ -24,7 +24,7 @@ STYLE = """
 
 def rendered(counts: Counts, definition: Definition, ends: Mapping[str, str]) -> Iterator[str]:
     """The table as HTML, with its heading: classes as the definition has them, then what belongs to none of them."""
-    rows = table_rows(counts)
+    rows = table_rows(counts, definition)
     quotas = {entry.name: entry.quota for entry in definition.classes}
     others = sorted({row.class_name for row in rows} - set(quotas))
     yield '<h2>Quotas</h2><div class="wide"><table class="quotas"><thead><tr><th>source'

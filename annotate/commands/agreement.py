@@ -42,12 +42,15 @@ class Agreement:
                 " a share of [annotate] overlap is shown to both."
             )
         else:
+            rows = [[row[key] for key in ("reviewer", "other", "kind", "images", "f1", "kappa", "same_verdict")] for row in result["pairs"]]
+            console.table(["reviewer", "against", "kind", "images", "F1", "kappa", "same verdict"], rows)
             rows = [
-                [row["reviewer"], row["other"], row["kind"], row["images"], row["f1"], row["kappa"], row["same_verdict"]]
-                + [row["per_class"].get(name, "–") for name in names]
+                [row["reviewer"], row["other"], row["kind"], name, row["per_class"][name]]
                 for row in result["pairs"]
+                for name in names
+                if name in row["per_class"]
             ]
-            console.table(["reviewer", "against", "kind", "images", "F1", "kappa", "same verdict", *names], rows)
+            console.table(["reviewer", "against", "kind", "class", "F1"], rows)
         if result["disagreements"]:
             rows = [
                 [row["image"][:12], row["reviewer"], row["other"], row["score"], row["reason"]] for row in result["disagreements"][:top]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from annotate.formats.format import IMPORTERS, Problem
+from annotate.formats.format import IMPORTERS, Done, Problem
 from annotate.intake import LabelsRefusedError, Outcome, Request, take_in
 from annotate.journal import Kind
 from annotate.public_sets import SETS, Web, fetch, parse
@@ -82,8 +82,9 @@ def _what_was_new(outcome: Outcome) -> str:
 
 
 def show_problems(problems: Iterable[Problem], console: Console) -> None:
-    """The problems in words: the first of each kind, and how many there were; `--json` holds them all."""
-    problems = list(problems)
+    """The first problems in words, those that cost labels before mere notes, and how many there were; `--json` holds them all."""
+    grave = list(Done)[::-1]
+    problems = sorted(problems, key=lambda problem: grave.index(problem.done))
     for problem in problems[:_SHOWN]:
         console.say(f"  {problem}")
     if len(problems) > _SHOWN:

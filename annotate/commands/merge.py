@@ -35,7 +35,10 @@ class MergeVerb:
             if not console.dry_run:
                 ours.seal()
         result = {"events": merged.appended, "images": images, "conflicts": [conflict.to_json() for conflict in merged.conflicts]}
-        console.out(f"took over {merged.appended} events and {images} images from {other.folder}")
+        if console.dry_run:
+            console.out(f"would take over {merged.appended:,} events from {other.folder}, and the images that are only there")
+        else:
+            console.out(f"took over {merged.appended:,} events and {images:,} images from {other.folder}")
         if merged.conflicts:
             console.document(result)
             raise RefusedError(_conflicts(merged))

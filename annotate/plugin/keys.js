@@ -195,12 +195,16 @@
     };
     const sheet = svg("svg", { viewBox: `0 0 ${width} ${height}` });
     const size = Math.max(width, height) / 60;
+    const named = []; // where names lie already: in a crowd one that would lie on another is left out
     for (const { label, color, box: [x, y, w, h] } of boxes) {
       const dash = dashed ? { "stroke-dasharray": "7 5" } : {};
       sheet.append(svg("rect", { x: x * width, y: y * height, width: w * width, height: h * height, stroke: color, fill: "none", "stroke-width": 2.5, "vector-effect": "non-scaling-stroke", ...dash }));
       const under = dashed ? Math.min((y + h) * height + size, height - size / 4) : Math.max(y * height - size / 3, size);
       const text = svg("text", { x: x * width, y: under, fill: color, "font-size": size, stroke: "#000", "stroke-width": size / 6, "paint-order": "stroke" });
       text.textContent = label;
+      const place = [x * width, under - size, x * width + 0.55 * size * label.length, under];
+      if (named.some((other) => place[0] < other[2] && other[0] < place[2] && place[1] < other[3] && other[1] < place[3])) continue;
+      named.push(place);
       sheet.append(text);
     }
     return sheet;
@@ -317,9 +321,12 @@
   const style = document.createElement("style");
   style.textContent = `
     #bw-bar, #bw-guide, .bw-cover, .bw-say { font: 13px/1.45 system-ui, sans-serif; color: #eee; z-index: 2147483000; position: fixed; }
-    #bw-bar { left: 50%; bottom: 4px; transform: translateX(-50%); background: #1b1b1bf2; border: 1px solid #444; border-radius: 6px;
-      padding: 3px 12px; pointer-events: none; max-width: 96vw; }
-    #bw-bar > div { display: flex; justify-content: center; gap: 3px 14px; flex-wrap: wrap; white-space: nowrap; }
+    #bw-bar { left: 50%; bottom: 1px; font-size: 12.5px; line-height: 1.25; transform: translateX(-50%); background: #1b1b1bf2; border: 1px solid #444; border-radius: 6px;
+      padding: 1px 12px; pointer-events: none; width: max-content; max-width: 96vw; }
+    #bw-bar, #bw-bar > div { display: flex; justify-content: center; gap: 1px 14px; flex-wrap: wrap; white-space: nowrap; }
+    /* The App's own bar lies on the lower 42 px of the picture while the pointer is over it: let them be seen, and drawn on. */
+    [data-cy=lighter-toolbar], div:has(> [data-cy=lighter-toolbar]) { background: transparent !important; pointer-events: none; }
+    [data-cy=lighter-toolbar] > div { background: #1b1b1bcc; border-radius: 6px; } [data-cy=lighter-toolbar] [aria-label] { pointer-events: auto; }
     #bw-bar b { color: #ff6d04; font-weight: 600; } #bw-bar .bw-why { color: #ffd479; } #bw-bar .bw-left { color: #9cd; }
     #bw-veil { position: fixed; z-index: 2147482000; background: #1a1a1a; } #bw-veil > * { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
     #bw-marks { position: fixed; z-index: 2147481000; overflow: hidden; pointer-events: none; } #bw-marks svg { position: absolute; overflow: visible; }
@@ -364,7 +371,7 @@
     return made;
   };
 
-  // One line of keys, one of classes, and why this image is here.
+  // The keys, the classes, and why this image is here: in one line where that fits.
   function bar(about) {
     let line = document.getElementById("bw-bar");
     if (!opened()) {

@@ -119,6 +119,7 @@ def connect(root: Path, uri: str, database: str) -> Any:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.setLevel(logging.WARNING)
+    logging.getLogger("fiftyone.factory.repos.execution_store").setLevel(logging.ERROR)  # it warns of what was turned off above
     return fiftyone
 
 

@@ -141,27 +141,28 @@ def write_report(path: Path, name: str, efforts: Efforts, releases: Sequence[tup
     boxes = sum(row["boxes"] for row in summaries.values())
     cells = [
         ("boxes", "boxes"), ("boxes_per_minute", "boxes a minute"), ("share_untouched", "share left untouched"),
-        ("seconds_per_verdict", "seconds a verdict (median)"), ("hours", "hours"),
+        ("seconds_per_verdict", "seconds a verdict (median)"), ("hours", "time"),
     ]  # fmt: skip
-    head = "".join(f"<th>{label}</th>" for _, label in cells)
+    head = "".join(f"<th class=n>{label}</th>" for _, label in cells)
     rows = "".join(
         f"<tr><td>{html.escape(reviewer)}</td><td>{_list(row['verdicts'], row['seconds_by_verdict'])}</td><td>{_list(row['acts'])}</td>"
         + "".join(f"<td class=n>{_cell(key, row[key])}</td>" for key, _ in cells)
         + "</tr>"
         for reviewer, row in summaries.items()
     )
-    costs = "".join(f"<tr><td>{html.escape(version)}</td><td class=n>{cost:.2f}</td></tr>" for version, cost in releases)
-    by_release = f"<h2>Releases</h2><table><tr><th>release</th><th>hours of work in it</th></tr>{costs}</table>" if costs else ""
+    costs = "".join(f"<tr><td>{html.escape(version)}</td><td class=n>{_time(cost)}</td></tr>" for version, cost in releases)
+    by_release = f"<h2>Releases</h2><table><tr><th>release</th><th class=n>work in it</th></tr>{costs}</table>" if costs else ""
     per_box = f", {3600 * hours / boxes:.1f} s a box" if boxes else ""
     write_atomic(
         path,
-        f"<!doctype html><meta charset=utf-8><title>Review of {html.escape(name)}</title><style>"
-        "body{font:15px/1.5 system-ui,sans-serif;margin:3em auto;max-width:70em;padding:0 1em;color:#222}"
-        "table{border-collapse:collapse}td,th{padding:.4em .9em;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}"
-        "th{color:#666;font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}</style>"
-        f"<h1>Review of {html.escape(name)}</h1><p>{boxes} boxes in {hours:.2f} hours of timed work{per_box}."
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Review of {html.escape(name)}</title><style>:root{{color-scheme:light dark}}"
+        "body{font:15px/1.5 system-ui,sans-serif;margin:3em auto;max-width:70em;padding:0 1em}.wide{overflow-x:auto}"
+        "table{border-collapse:collapse}td,th{padding:.4em .9em;border-bottom:1px solid #8884;text-align:left;vertical-align:top}"
+        "td{white-space:nowrap}th{font-weight:600;opacity:.7}th.n,td.n{text-align:right;font-variant-numeric:tabular-nums}</style>"
+        f"<h1>Review of {html.escape(name)}</h1><p>{boxes:,} boxes in {_time(hours)} of timed work{per_box}."
         " Time runs from an image shown to its verdict; pauses over five minutes are left out.</p>"
-        f"<table><tr><th>reviewer</th><th>verdicts</th><th>boxes by act</th>{head}</tr>{rows}</table>{by_release}\n",
+        f"<div class=wide><table><tr><th>reviewer</th><th>verdicts</th><th>boxes by act</th>{head}</tr>{rows}</table></div>{by_release}\n",
     )
 
 
@@ -177,4 +178,16 @@ def _list(counts: dict[str, int], seconds: Mapping[str, float] = MappingProxyTyp
 def _cell(key: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{100 * value:.0f} %" if key == "share_untouched" else f"{value:,}"
+    if key == "hours":
+        return _time(value)
+    return f"{100 * value:.0f} %" if key == "share_untouched" else f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def _time(hours: float) -> str:
+    """Hours in words that a person reads.
+
+    >>> _time(0), _time(.02), _time(.5), _time(12.34)
+    ('0 min', '1.2 min', '30 min', '12.3 h')
+    """
+    minutes = 60 * hours
+    return f"{hours:.1f} h" if minutes >= 90 else f"{minutes:.2g} min"

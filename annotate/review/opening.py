@@ -84,14 +84,18 @@ def review(console: Console, options: Options) -> None:
             watch.stop()
     with Journal(dataset.labels) as journal:
         costs = release_hours(dataset, journal)
-        write_report(dataset.folder / "review-report.html", dataset.name, effort(journal), costs)
-    console.say(f"\nEverything is in {dataset.labels}; run the same command again to go on.")
+        report = dataset.folder / "review-report.html"
+        write_report(report, dataset.name, effort(journal), costs)
+    console.say(f"\nEverything is in {dataset.labels}, what it cost in {report}. Run the same command again to go on.")
 
 
 @contextmanager
 def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[tuple[Session, Any, bool]]:
     """The session of a review with its App dataset, on a running database."""
     definition = load(dataset)
+    with Ledger(dataset.ledger) as ledger:
+        if not ledger.num_images():
+            raise UsageError(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
     with mongod.running(console.workspace.root) as database:
         console.say("starting the FiftyOne App …")
         name = f"boxwright-{safe_name(options.reviewer)}"
@@ -103,8 +107,6 @@ def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[t
             with Journal(dataset.labels) as journal:
                 since, head = journal.head()
                 cards = queue.cards(console.workspace, dataset, definition, journal, options.reviewer, options.run)
-            if not cards:
-                raise UsageError(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
             origin = Origin(str(console.workspace.root), dataset.name, options.reviewer, since, head)
             with _readable(database, name):
                 app = app_dataset.build(fo, origin, definition, cards)

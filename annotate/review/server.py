@@ -73,4 +73,11 @@ def serve(session: Session, place: Place, images: Path, stop: asyncio.Event, loo
     config.errorlog = None
     application = Shortcuts(Preserve(Ahead(app, session), session), session)
     guarded: Any = Guard(application, port=place.port, token=place.token, images=images)
+    loop.set_exception_handler(lambda loop, context: _complain(loop, context, ending=stop.is_set()))
     loop.run_until_complete(hypercorn_serve(guarded, config, shutdown_trigger=stop.wait))
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any], *, ending: bool) -> None:
+    """Tell of an error, but not of a page that was still open at the end: before Python 3.12 asyncio takes that for one."""
+    if not (ending and isinstance(context.get("exception"), asyncio.CancelledError)):
+        loop.default_exception_handler(context)

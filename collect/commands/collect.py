@@ -17,7 +17,9 @@ from collect.licenses import allows, check_entry
 from collect.workspace import Dataset
 
 if TYPE_CHECKING:
-    from collect.gather import LimitedPipeline
+    from pathlib import Path
+
+    from collect.gather import Gathered, LimitedPipeline
     from collect.sources.source import Source
 
 #: Where downloads run -> the pipeline that does it there.
@@ -36,6 +38,7 @@ class Collect:
             help="openverse, wikimedia, …, page:URL, urls:FILE, folder:DIR, video:FILE; repeatable",
         )
         parser.add_argument("--limit", type=int, default=0, metavar="N", help="keep at most N images in this call")
+        parser.add_argument("--again", action="store_true", help="ask also what had no more when it was asked within the last week")
         parser.add_argument("--license", metavar="SPDX", help="the licence of what sources without one bring: your word, recorded as such")
         parser.add_argument(
             "--allow-address", action="append", default=[], metavar="IP", help="an address or network of your own, else refused as private"
@@ -91,7 +94,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
     try:
         with live_table(dataset.ledger, definition, quiet=console.quiet):
-            gathered = gathering.run(arguments.limit, restart=bool(arguments.license))
+            gathered = gathering.run(arguments.limit, restart=arguments.again or bool(arguments.license))
     except KeyboardInterrupt:
         console.say("interrupted: report.html is being written; Ctrl-C again ends at once")
         with Ledger(dataset.ledger) as ledger:
@@ -100,16 +103,7 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     with Ledger(dataset.ledger) as ledger:
         report = write_report(dataset, ledger, definition, gathered.ends)
     in_vain = gathered.closed.keys() == sources.keys() and not any(gathered.states.values())
-    for name, why in gathered.closed.items():
-        if why not in gathered.verdict:
-            console.say(f"{name} was given up: {why}")
-    if not in_vain:
-        console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=dataset.name)
-        console.out(f"{gathered.verdict}. {gathered.states['KEPT']:,} images kept in {gathered.seconds:.1f} s; see {report}")
-    if gathered.reasons.get("DENIED(address)") and not addresses:
-        console.say("addresses that are not public were refused; if they are your own servers, give --allow-address and run this again")
-    if gathered.waiting:
-        console.say(f"{gathered.waiting:,} URLs still wait (for a retry, or beyond quota and limit); run the same command again to go on")
+    _tell(console, dataset.name, gathered, report, in_vain=in_vain, addresses=addresses)
     result = {
         "states": gathered.states,
         "reasons": gathered.reasons,
@@ -124,6 +118,20 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
         console.document(result)
         raise MissingServiceError(f"nothing came: {gathered.verdict}")
     return result
+
+
+def _tell(console: Console, name: str, gathered: Gathered, report: Path, *, in_vain: bool, addresses: tuple[str, ...]) -> None:
+    """How a collection ended, in words; of one whose sources all refused (`in_vain`) its error tells."""
+    for source, why in gathered.closed.items():
+        if why not in gathered.verdict:
+            console.say(f"{source} was given up: {why}")
+    if not in_vain:
+        console.table(("state", "URLs in this call"), sorted(gathered.states.items()), title=name)
+        console.out(f"{gathered.verdict}. {gathered.states['KEPT']:,} images kept in {gathered.seconds:.1f} s; see {report}")
+    if gathered.reasons.get("DENIED(address)") and not addresses:
+        console.say("addresses that are not public were refused; if they are your own servers, give --allow-address and run this again")
+    if gathered.waiting:
+        console.say(f"{gathered.waiting:,} URLs still wait (for a retry, or beyond quota and limit); run the same command again to go on")
 
 
 def _tell_terms(sources: Iterable[Source], console: Console) -> None:

@@ -151,6 +151,15 @@ def test_bad_labels_import_nothing_and_are_all_listed(workspace, tmp_path):
     assert not dataset.folder.exists()
 
 
+def test_a_wrong_folder_floods_no_terminal(workspace, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "novel.txt").write_text("it was a dark and stormy night\n" * 3000)
+    with pytest.raises(UsageError) as caught:
+        bring_in(workspace.new_dataset("bad"), "yolo", tmp_path / "in")
+    assert len(str(caught.value).splitlines()) < 50 and "more; --json lists them" in str(caught.value)
+    assert len(caught.value.problems) >= 3000
+
+
 def test_skip_bad_takes_the_rest_and_does_not_vouch_for_what_lost_boxes(workspace, tmp_path):
     for number, name in enumerate("abc"):
         picture(tmp_path / "in" / f"{name}.jpg", seed=number)
@@ -512,6 +521,30 @@ def test_what_was_drawn_here_since_the_release_survives_the_return(released):
         journal.append([box_event(Kind.DRAW, "reviewer:anna", sha, new_box_id(), Status.PRESENT, "cat", (1.0, 1.0, 4.0, 4.0))])
     assert bring_in(dataset, "cvat", out).events == {}
     assert len(labels_of(dataset)["3.jpg"].present()) == 3
+
+
+def test_a_corrected_export_from_before_a_class_was_renamed(released, capsys):
+    dataset, folder = released
+    path = edit_coco(export(dataset, "coco", folder / "out"))
+    dataset.definition.write_text(dataset.definition.read_text().replace('name = "cat"', 'name = "felid"\nwas = ["cat"]'))
+    outcome = bring_in(dataset, "coco", path)
+    assert outcome.events == {Kind.EDIT: 1, Kind.DELETE: 1, Kind.IMPORT: 1}, "a new name is no edit"
+    assert not [problem for problem in outcome.problems if "split" in problem.problem]
+
+
+def test_an_export_that_comes_back_brings_no_news_of_its_splits(workspace, tmp_path):
+    from annotate.release import Options, make_release
+
+    images = [{"id": number, "file_name": f"{number}.jpg", "width": 64, "height": 48} for number in range(1, 9)]
+    for image in images:
+        picture(tmp_path / "in" / image["file_name"], seed=image["id"])
+    dataset = workspace.new_dataset("mine")
+    path = coco_file(tmp_path / "in" / "x.json", images, [(n, [10.0, 5.0, 9.5, 30.0]) for n in range(1, 9)])
+    bring_in(dataset, "coco", path, licence="CC-BY-4.0")
+    make_release(dataset, definition.load(dataset), Options())
+    outcome = bring_in(dataset, "coco", export(dataset, "coco", tmp_path / "out"))
+    assert (outcome.events, outcome.problems) == ({}, [])
+    assert bring_in(dataset, "coco", path, split="val").problems, "another split than the release's is told of"
 
 
 def test_an_export_makes_the_same_dataset_anew(released):

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import re
 import signal
 import time
 import urllib.error
@@ -37,6 +38,9 @@ pytestmark = [
 ]
 SIZE = (400, 300)
 NAME = "beach"
+#: Notes what the page says from now on: its words stand there for 2.5 s only, less than a busy machine may take to look.
+LISTEN = """window.said = []; new MutationObserver((changes) => changes.forEach((change) => change.addedNodes.forEach(
+    (node) => node.className === "bw-say" && window.said.push(node.textContent)))).observe(document.body, { childList: true });"""
 
 
 def make(root: Path, count: int = 6, proposals: int = 2, twins: int = 0) -> tuple[Dataset, list[str]]:
@@ -182,11 +186,22 @@ def test_a_review_by_hand(scene: Scene, tmp_path: Path) -> None:
     (relabelled,) = scene.after(lambda: app.keys("3"), "edit")
     assert (relabelled.box, relabelled.category, relabelled.xywh) == (draw.box, "buoy", moved.xywh)
     scene.shot("relabelled")
+    app.driver.execute_script(LISTEN)
     app.keys("3")  # its class already: nothing to do, and no field takes the keys that follow
-    wait(lambda: app.there(".bw-say"), "a word about the class")
+    wait(lambda: app.driver.execute_script("return window.said.length"), "a word about the class")
     assert app.driver.switch_to.active_element.tag_name != "input"
     (gone,) = scene.after(lambda: app.keys(BACKSPACE), "delete")
     assert (gone.box, gone.status) == (draw.box, "gone")
+
+    # What lies at the lower edge can be seen and boxed: the App's own bar neither covers it nor takes the pointer.
+    app.keys("b")
+    (low,) = scene.after(lambda: app.drag((0.05, 0.985), (0.3, 0.75), SIZE), "draw")
+    assert low.xywh == pytest.approx((20, 225, 100, 70.5), abs=4)
+    toolbar = app.find("lighter-toolbar")
+    assert toolbar.value_of_css_property("background-color") == "rgba(0, 0, 0, 0)"
+    shown = app.find("lighter-sample-renderer-canvas").rect
+    assert app.driver.find_element("id", "bw-bar").rect["y"] >= shown["y"] + shown["height"] - 2, "the keys cover none of the picture"
+    scene.after(lambda: app.keys(BACKSPACE), "delete")
 
     # Accept: the two proposals become boxes, and the next image is there, still in Annotate mode.
     accepted = scene.after(lambda: scene.goes_to(lambda: app.keys("a"), two), "accept", "accept", "verdict")
@@ -219,8 +234,9 @@ def test_a_review_by_hand(scene: Scene, tmp_path: Path) -> None:
     stroke, verdict = scene.after(stroke_and_accept, "draw", "verdict")
     assert (stroke.image, verdict.status) == (four, "accepted")
 
-    # Restart, and go on.
+    # Restart, and go on. That the page is still open when the review ends is nothing to be told.
     assert scene.server.stop() == 0
+    assert not re.search("Traceback|WARNING", scene.server.errors.read_text())
     head = scene.head()
     scene.server = Server(tmp_path, NAME, "--reviewer", "ann")
     scene.app.url = scene.server.url

@@ -32,11 +32,14 @@ from tests.collect.collecting import FREE, encoded, new_dataset, picture
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_table_rows__each_state_counts_for_the_steps_it_has_passed() -> None:
+def test_table_rows__each_state_counts_for_the_steps_it_has_passed(workspace: Workspace) -> None:
+    _, made = new_dataset(workspace)
+    made = replace(made, classes=(replace(made.classes[0], was=("c",)),))
     states = {"FOUND": 1, "DENIED": 2, "RETRY": 3, "INVALID": 4, "DUPLICATE": 5, "QUARANTINED": 6, "KEPT": 7}
     counts = Counts(by_source={("s", "c", state): number for state, number in states.items()})
     #                               found, allowed, fetched, valid, unique, kept
-    assert table_rows(counts) == [Row("s", "c", (28, 25, 22, 18, 13, 7))]
+    counts.by_source["s", "thing", "KEPT"] = 10  # what the class is called now
+    assert table_rows(counts, made) == [Row("s", "thing", (38, 35, 32, 28, 23, 17))]
 
 
 def test_thumbnail__upright_and_small(tmp_path: Path) -> None:
@@ -87,7 +90,7 @@ def test_report__says_how_full_each_class_is(workspace: Workspace) -> None:
         )
         settled = [State.KEPT] * 6 + [State.INVALID, State.DENIED]
         ledger.settle([Settlement(lease.url_id, state) for lease, state in zip(ledger.lease(8), settled, strict=True)])
-        steps = total(table_rows(ledger.counts()))
+        steps = total(table_rows(ledger.counts(), made))
         text = write_report(dataset, ledger, made, {"thing": "no source has more (dry: urls)", "any": ""}).read_text()
     thing_rows, rarity, free = re.findall("<tbody>.*?</tbody>", text.partition("<h2>By source")[0])
     assert "6 of 8 kept, 75%" in thing_rows and "width:75.0%" in thing_rows and "dry: urls" in thing_rows
@@ -120,7 +123,7 @@ def test_live__rates_are_those_of_the_last_seconds_and_nothing_is_promised_at_th
     def shown(at_the_end: bool = False) -> list[list[str]]:
         console = Console(file=io.StringIO(), width=140)
         console.print(watch.table(at_the_end=at_the_end))
-        return [re.split(r"  +", line.strip()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+        return [re.split(r" +(?!s$)", line.strip()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
     with Ledger(dataset.ledger) as ledger:
         ledger.add_finds(
@@ -133,6 +136,31 @@ def test_live__rates_are_those_of_the_last_seconds_and_nothing_is_promised_at_th
         under_way, ended = shown()[-1], shown(at_the_end=True)[-1]
     assert under_way[:-2] == ended[:-2] == ["all", "8", "6", "6", "6", "6", "6", "10"]
     assert float(under_way[-2]) > 0 and under_way[-1].endswith(" s") and ended[-1] == "–"
+
+
+def test_live__eighty_columns_are_enough(workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace)
+    made = replace(made, classes=(replace(made.classes[0], name="barn-owl", quota=1200),))
+    with Ledger(dataset.ledger) as ledger:
+        ledger.add_finds((Candidate(f"http://a.test/{n}", "wikimedia", "q", "barn-owl"), "a.test") for n in range(8))
+        console = Console(file=io.StringIO(), width=80)
+        console.print(_Watch(ledger, made).table())
+    heading, row = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert heading.split() == [
+        "source",
+        "class",
+        "found",
+        "allowed",
+        "fetched",
+        "valid",
+        "unique",
+        "kept",
+        "quota",
+        "kept/s",
+        "time",
+        "left",
+    ]
+    assert row.split()[2:] == ["8", "0", "0", "0", "0", "0", "1,200", "0.0", "–"]
 
 
 def test_live__a_table_on_a_terminal(tmp_path: Path) -> None:

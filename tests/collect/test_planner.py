@@ -122,6 +122,60 @@ def test_stop__dry_sources_are_named(ledger: Ledger) -> None:
     assert {row["query"]: row["dry"] for row in ledger.query_rows()} == {"cat": 1, "kitten": 1, "feline": 1}
 
 
+def test_stop__a_class_for_which_nothing_was_found_is_named(ledger: Ledger) -> None:
+    planner = Planner(ledger, definition(CAT, replace(DOG, queries=("dgo", "hound")), expand=False), ["s"])
+    for text, name, number in (("cat", "cat", 2), ("kitten", "cat", 0), ("feline", "cat", 0), ("dgo", "dog", 0), ("hound", "dog", 0)):
+        query = Query("s", text, name)
+        planner.record(query, page(query, range(number)))
+    assert planner.verdict() == "no source has more (dry: s); nothing was found for dog, asked for as 'dgo', 'hound'"
+    settle_all(ledger)
+    ends = planner.ends()
+    assert ends["cat"] == "no source has more (dry: s)"
+    assert ends["dog"] == "no source has more (dry: s); nothing was found for dog, asked for as 'dgo', 'hound'"
+
+
+def test_again__what_had_no_more_rests_for_a_week_and_that_is_said(ledger: Ledger) -> None:
+    def drained(planner: Planner) -> int:
+        asked = 0
+        while (query := planner.next_query("s")) is not None:
+            planner.record(query, page(query, range(2)))
+            asked += 1
+        return asked
+
+    first = Planner(ledger, definition(expand=False), ["s"])
+    assert drained(first) == 3 and first.verdict() == "no source has more (dry: s)"
+    second = Planner(ledger, definition(expand=False), ["s"])
+    assert drained(second) == 0
+    assert second.verdict() == (
+        "no source has more (dry: s; nothing was asked, as all had no more within the last week: --again asks anew)"
+    )
+    third = Planner(ledger, definition(expand=False), ["s"], restart=True)
+    assert drained(third) == 3 and third.verdict() == "no source has more (dry: s)"
+
+
+def test_renamed__what_was_asked_and_kept_under_the_former_name_counts(ledger: Ledger) -> None:
+    planner = Planner(ledger, definition(CAT, expand=False), ["s"])
+    planner.record(Query("s", "cat", "cat"), page(Query("s", "cat", "cat"), range(6), "2"))
+    planner.record(Query("s", "kitten", "cat"), page(Query("s", "kitten", "cat"), range(0)))
+    settle_all(ledger)
+    felid = replace(CAT, name="felid", was=("cat",))
+    renamed = Planner(ledger, definition(felid, expand=False), ["s"])
+    assert renamed.tally().kept == {"felid": 6}
+    first = asked(renamed)
+    assert first == Query("s", "cat", "felid") and renamed.cursor(first) == "2"
+    renamed.record(first, page(first, range(6, 12)))
+    settle_all(ledger)
+    renamed.tally(fresh=True)
+    assert renamed.satisfied, "six of ten were there"
+    assert Planner(ledger, definition(felid, expand=False), ["s"]).next_query("s") is None
+
+
+def test_removed__nothing_is_asked_for_a_class_that_is_gone(ledger: Ledger) -> None:
+    query = Query("s", "cat", "cat")
+    Planner(ledger, definition(CAT, expand=False), ["s"]).record(query, page(query, range(2), "2"))
+    assert {query.class_name for query in Planner(ledger, definition(DOG, expand=False), ["s"])._queries} == {"dog"}
+
+
 def test_expansion__suggestions_are_recorded_with_their_origin(ledger: Ledger) -> None:
     planner = Planner(ledger, definition(replace(CAT, quota=0)), ["s"])
     query = asked(planner)

@@ -92,7 +92,8 @@ def _stock(
             if box.status == Status.PRESENT and (current_class := recipe.current(box.category)):
                 boxes[current_class.name] += 1
     images = Counter(found.name for record in records if (found := recipe.current(record.class_name)))
-    return starving.Stock(boxes, images, _aps(dataset), queries)
+    named = [{**row, "class_name": kind.name} for row in queries if (kind := recipe.current(row["class_name"]))]
+    return starving.Stock(boxes, images, _aps(dataset), named)
 
 
 def _aps(dataset: Dataset) -> dict[str, float]:
@@ -111,11 +112,12 @@ def _suggest(dataset: Dataset, recipe: Definition, stock: starving.Stock, consol
     diff = starving.change(dataset, hungers, apply=applied)
     for hunger in hungers:
         shown = f", AP {hunger.ap:.3f}" if hunger.ap is not None else ""
-        console.out(f"{hunger.name} starves: {hunger.boxes:,} boxes; {hunger.images:,} images collected for it{shown}")
+        wants = f" of {hunger.quota:,}; `boxwright collect {dataset.name}` asks for more" if hunger.images < hunger.quota else ""
+        console.out(f"{hunger.name} starves: {hunger.boxes:,} boxes{shown}; images collected for it: {hunger.images:,}{wants}")
     if not hungers:
         console.out("no class starves: none has under half of the median class's boxes")
     for row in dry:
-        console.out(f"the query '{row['query']}' ({row['class']}) brought nothing from {row['source']} in {row['pages']} pages")
+        console.out(f"the query '{row['query']}' ({row['class']}) brought nothing from {row['source']}")
     console.out(diff or "dataset.toml needs no change")
     if diff and not applied:
         console.out("`--apply` writes this")

@@ -28,60 +28,68 @@ class Status:
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)
         described = definition.load(dataset)
-        with Ledger(dataset.ledger) as ledger:
-            counts = ledger.counts()
-            images = {state.value: ledger.num_images(state) for state in (State.KEPT, State.QUARANTINED, State.REVOKED)}
-            collected = {entry.name: ledger.num_images(State.KEPT, entry.name) for entry in described.classes}
-            losses = explain(ledger) if arguments.why else []
-        labels = _labels(dataset, described)
-        champion = json.loads(dataset.champion.read_text()) if dataset.champion.is_file() else None
-        result = {
-            "states": counts.states,
-            "reasons": counts.reasons,
-            "images": images,
-            "reviewed": labels["verdicts"],
-            "boxes": labels["boxes"],
-            "classes": {
-                entry.name: {
-                    "collected": collected[entry.name],
-                    "quota": entry.quota,
-                    "images": labels["images_of"][entry.name],
-                    "boxes": labels["boxes_of"][entry.name],
-                }
-                for entry in described.classes
-            },
-            "releases": dataset.release_names(),
-            "champion": champion,
-        }
-        if counts.states:
-            console.table(("URLs", "count"), list(counts.states.items()), title=dataset.name)
-        rows = [
-            (entry.name, collected[entry.name], entry.quota or "–", labels["images_of"][entry.name], labels["boxes_of"][entry.name])
-            for entry in described.classes
-        ]
-        # An imported image was collected for no class: without the labelled ones beside it, 0 of a quota would read as a loss.
-        console.table(("class", "collected", "quota", "images with it", "boxes"), rows, title="" if counts.states else dataset.name)
-        if labels["verdicts"]:
-            console.table(("review", "images"), list(labels["verdicts"].items()))
-        console.out(
-            f"{images['KEPT']:,} images, {labels['boxes']:,} boxes; releases: {', '.join(result['releases']) or 'none'}; "
-            f"champion: {champion['run'] if champion else 'none'}"
-        )
-        console.out(f"next: {_next(dataset.name, labels['verdicts'], result['releases'], champion is not None)}")
+        result = _account(dataset, described)
+        _show(console, dataset.name, result)
         if arguments.why:
-            result["why"] = losses
-            if not losses:
-                console.out(
-                    "no URL was lost"
-                    if counts.states
-                    else "no URL was ever asked for: the images were imported, or nothing was collected yet"
-                )
-            for loss in losses:
-                console.out(f"\n{loss['state']}({loss['reason']}): {loss['count']:,} – {loss['sentence']}")
-                for example in loss["examples"]:
-                    words = "; ".join(filter(None, (example["detail"], f"like {example['original']}" if example["original"] else "")))
-                    console.out(f"    {example['url']}" + (f"  ({words})" if words else ""))
+            with Ledger(dataset.ledger) as ledger:
+                result["why"] = explain(ledger)
+            _show_losses(console, result)
         return result
+
+
+def _account(dataset: Dataset, described: Definition) -> dict[str, Any]:
+    with Ledger(dataset.ledger) as ledger:
+        counts = ledger.counts()
+        images = {state.value: ledger.num_images(state) for state in (State.KEPT, State.QUARANTINED, State.REVOKED)}
+        collected: Counter[str] = Counter()
+        for name in {name for entry in described.classes for name in (entry.name, *entry.was)}:
+            collected[described.present_name(name)] += ledger.num_images(State.KEPT, name)
+    labels = _labels(dataset, described)
+    return {
+        "states": counts.states,
+        "reasons": counts.reasons,
+        "images": images,
+        "reviewed": labels["verdicts"],
+        "boxes": labels["boxes"],
+        "classes": {
+            entry.name: {
+                "collected": collected[entry.name],
+                "quota": entry.quota,
+                "images": labels["images_of"][entry.name],
+                "boxes": labels["boxes_of"][entry.name],
+            }
+            for entry in described.classes
+        },
+        "releases": dataset.release_names(),
+        "champion": json.loads(dataset.champion.read_text()) if dataset.champion.is_file() else None,
+    }
+
+
+def _show(console: Console, name: str, result: dict[str, Any]) -> None:
+    if result["states"]:
+        console.table(("URLs", "count"), list(result["states"].items()), title=name)
+    rows = [(label, its["collected"], its["quota"] or "–", its["images"], its["boxes"]) for label, its in result["classes"].items()]
+    # An imported image was collected for no class: without the labelled ones beside it, 0 of a quota would read as a loss.
+    console.table(("class", "collected", "quota", "images with it", "boxes"), rows, title="" if result["states"] else name)
+    if result["reviewed"]:
+        console.table(("review", "images"), list(result["reviewed"].items()))
+    champion = result["champion"]
+    console.out(
+        f"{result['images'][State.KEPT.value]:,} images, {result['boxes']:,} boxes; releases: {', '.join(result['releases']) or 'none'}; "
+        f"champion: {champion['run'] if champion else 'none'}"
+    )
+    console.out(f"next: {_next(name, result['reviewed'], result['releases'], champion is not None)}")
+
+
+def _show_losses(console: Console, result: dict[str, Any]) -> None:
+    if not result["why"]:
+        never = "no URL was ever asked for: the images were imported, or nothing was collected yet"
+        console.out("no URL was lost" if result["states"] else never)
+    for loss in result["why"]:
+        console.out(f"\n{loss['state']}({loss['reason']}): {loss['count']:,} – {loss['sentence']}")
+        for example in loss["examples"]:
+            words = "; ".join(filter(None, (example["detail"], f"like {example['original']}" if example["original"] else "")))
+            console.out(f"    {example['url']}" + (f"  ({words})" if words else ""))
 
 
 def _next(name: str, verdicts: dict[str, int], releases: list[str], has_champion: bool) -> str:

@@ -180,7 +180,7 @@ def from_hub(url: str, what: str) -> Pretrained | None:
         return None
     if not _reachable(url):
         _unreachable.add(host)
-        logger.warning("%s cannot be reached, so there are no %s weights; going on without", host, what)
+        logger.warning("%s cannot be reached; going on without pretrained weights (%s)", host, what)
         return None
     _download(url, path, expected)
     return Pretrained(read_state(path), what)

@@ -28,12 +28,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis; `low` and `high` None = from the data. `log` for positive values only."""
+    """An axis; `low` and `high` None = from the data. `log` for positive values only; `whole` has no ticks between whole numbers."""
 
     label: str
     low: float | None = None
     high: float | None = None
     log: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class _Scale:
         high = max(told) if axis.high is None else axis.high
         if high <= low:
             high = low * 1.1 if low > 0 else low + 1.0
-        self.log = axis.log and low > 0
+        self.log, self.whole = axis.log and low > 0, axis.whole
         if axis.low is None and not self.log:
             low -= 0.04 * (high - low)
         if axis.high is None and not self.log:
@@ -78,6 +79,8 @@ class _Scale:
         span = self.high - self.low
         step = 10.0 ** math.floor(math.log10(span / 4))
         step *= next(factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= 6)
+        if self.whole:
+            step = max(1.0, float(math.ceil(step)))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [place * step for place in range(first, last + 1)]
@@ -200,13 +203,14 @@ def _frame(across: _Scale, up: _Scale, x: Axis, y: Axis) -> str:
     middle = (top + bottom) / 2
     parts.append(f'<text class="label" x="{(left + right) / 2:.0f}" y="{bottom + 34}" text-anchor="middle">{escape(x.label)}</text>')
     parts.append(
-        f'<text class="label" transform="rotate(-90 12 {middle})" x="12" y="{middle + 4}" text-anchor="middle">{escape(y.label)}</text>'
+        f'<text class="label" transform="rotate(-90 7 {middle})" x="7" y="{middle + 4}" text-anchor="middle">{escape(y.label)}</text>'
     )
     return "".join(parts)
 
 
 def _figure(title: str, body: Sequence[str], legend: Sequence[str], height: int = _HEIGHT, width: int = _WIDTH) -> Markup:
     keys = "".join(f'<span class="key"><i class="c{place % _COLOURS}"></i>{escape(name)}</span>' for place, name in enumerate(legend))
-    svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{"".join(body)}</svg>'
+    size = ' class="large"' if width > _WIDTH else ""  # on a telephone it is scrolled, for its letters would be too small
+    svg = f'<svg{size} viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{"".join(body)}</svg>'
     # Every text in `body` and `keys` was escaped above.
-    return Markup(f'<figure><figcaption>{escape(title)}</figcaption>{svg}<div class="legend">{keys}</div></figure>')  # noqa: S704
+    return Markup(f'<figure><figcaption>{escape(title)}</figcaption><div class="plot">{svg}</div><div class="legend">{keys}</div></figure>')  # noqa: S704

@@ -142,7 +142,7 @@ def _learning(history: Sequence[Mapping[str, float]]) -> list[Markup]:
     drawn = []
     for title, names, label, high in panels:
         series = [Series(name, epochs, [row.get(name, math.nan) for row in history], marked=high is not None) for name in names]
-        drawn.append(charts.lines(series, Axis("epoch"), Axis(label, 0, high), title))
+        drawn.append(charts.lines(series, Axis("epoch", whole=True), Axis(label, 0, high), title))
     return [chart for chart in drawn if chart]
 
 
@@ -224,7 +224,11 @@ def _plain_facts(document: Mapping[str, Any]) -> dict[str, str]:
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" if value >= 1 else f"{value:.6g}"
 
 
 def _told(values: Sequence[float]) -> list[float]:

@@ -163,9 +163,7 @@ def _of_box(
     box, name = truth.ids[row], names[truth.labels_N[row]]
     there_D = np.clip(overlap_D / SAME_PLACE_IOU, 0, 1)
     seen_D = seen.scores_D * there_D
-    result = [
-        Suspect(image, box, Suspicion.SPURIOUS, 1 - _at(seen_D, _best(seen_D)), f"no model that had not seen it finds a {name} there")
-    ]
+    result = [Suspect(image, box, Suspicion.SPURIOUS, 1 - _at(seen_D, _best(seen_D)), f"models that never saw it find no {name}")]
     own, other = _best(sure_D * there_D * same_D), _best(sure_D * ~same_D * (overlap_D >= SAME_PLACE_IOU))
     surer = _at(sure_D, other) - _at(sure_D * there_D, own)
     if other is not None and surer > 0:

@@ -88,11 +88,11 @@ def _new_queries(entry: ObjectClass, rows: Sequence[Mapping[str, Any]]) -> tuple
 
 
 def dry_queries(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Queries that brought nothing over several pages."""
+    """Queries that brought nothing over several pages, or in all that there are."""
     return [
         {"class": row["class_name"], "query": row["query"], "source": row["source"], "pages": row["pages"]}
         for row in rows
-        if not row["found"] and row["pages"] >= DRY_PAGES
+        if not row["found"] and (row["pages"] >= DRY_PAGES or row["dry"])
     ]
 
 

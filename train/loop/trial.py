@@ -95,7 +95,9 @@ class Trial:
         return {
             **result,
             "forced": forced or bool(objection),
-            "frozen": objection or "the same test images, none of which the champion was trained on",
+            "frozen": objection
+            or f"both models were judged on the {len(self.release.splits['test'].sha256_I)} test images of {self.release.version}; all of "
+            f"{self.champion.release}'s that were not revoked are among them, and the champion was trained on none",
             "run": run,
             "release": self.release.version,
             "champion": run if verdict.promoted or forced else self.champion.run,

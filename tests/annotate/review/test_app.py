@@ -634,6 +634,10 @@ def test_command__bad_input(
     assert boxwright.main(["review", "beach", "--reviewer", "ann", "--dry-run", *root]) == 0
     assert "would show 3 images to ann, 3 of them without a verdict" in capsys.readouterr().out
     assert sorted(workspace.root.rglob("*")) == before, "a dry run writes nothing"
+    assert boxwright.main(["init", "sea", "--class", "whale", "--root", str(workspace.root)]) == 0
+    assert boxwright.main(["review", "sea", "--port", "0", *root]) == 2
+    said = capsys.readouterr().err
+    assert "sea has no images yet" in said and "starting" not in said, "nothing is started to find that out"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -14,7 +14,8 @@ import pytest
 import boxwright
 from collect.errors import CorruptError, NotFoundError, UsageError
 from tests.train.judging.run_folder import NAMES, drawn_scenes, lay, noisy_detections
-from train.judging import report
+from train.judging import charts, report
+from train.judging.charts import Axis, Series
 from train.judging.evaluate import evaluate
 from train.judging.run_files import open_run
 
@@ -185,3 +186,20 @@ def test_dry_run_writes_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -
 def test_wrong_words(run: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, sentence: str) -> None:
     assert boxwright.main(["evaluate", *words, "--root", str(run.parents[2])]) == code
     assert re.search(sentence, capsys.readouterr().err)
+
+
+def test_charts__epochs_have_no_halves() -> None:
+    def ticks(epochs: list[float]) -> list[str]:
+        drawn = charts.lines([Series("loss", epochs, [2.0] * len(epochs))], Axis("epoch", whole=True), Axis("loss", 0), "Loss")
+        return re.findall(r'text-anchor="middle">([\d.]+)<', drawn)
+
+    assert ticks([1, 2, 3]) == ["1", "2", "3"]
+    assert ticks([1]) == ["1"]
+    assert all(tick.isdigit() for count in range(2, 40) for tick in ticks(list(range(1, count))))
+
+
+def test_facts__as_few_digits_as_a_person_reads() -> None:
+    told = report._plain_facts(
+        {"seconds": 275.761, "parameters": 2439114, "ema_decay": 0.99995, "learning_rate": 0.000125, "compile": False}
+    )
+    assert told == {"seconds": "275.8", "parameters": "2,439,114", "ema decay": "0.99995", "learning rate": "0.000125", "compile": "no"}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import boxwright
 from annotate.journal import Journal, Kind, Status, Verdict, box_event, new_box_id, verdict_event
 from collect import definition
+from collect.ledger import Ledger
 from train.loop.rank import Glance, Known, Weights, cost_s, disagreement, order
 from train.loop.starving import Hunger, Stock, hungry, rewritten
 
@@ -142,8 +143,18 @@ def test_queue_and_suggest_from_the_command_line(make_dataset, noise, workspace,
     with Journal(dataset.labels) as journal:
         for x in (1, 20, 40):
             journal.append([box_event(Kind.DRAW, "reviewer:a", records[0].sha256, new_box_id(), Status.PRESENT, "cat", (x, 1, 9, 9))])
-    dataset.definition.write_text(dataset.definition.read_text().replace('name = "hen"', 'name = "hen"\nsynonyms = ["chicken"]'))
+    dataset.definition.write_text(
+        dataset.definition.read_text().replace('name = "hen"', 'name = "hen"\nwas = ["biddy"]\nsynonyms = ["chicken"]')
+    )
     before = dataset.definition.read_text()
+    with Ledger(dataset.ledger) as ledger:
+        row = {"source": "s", "cursor": "", "outcome": "EMPTY", "pages": 1, "found": 0, "dry": 1, "origin": ""}
+        ledger.save_query(row | {"query": "henn", "class_name": "biddy"})  # what the class was called when that was asked
+        ledger.save_query(row | {"query": "dog", "class_name": "dog"})  # of a class that is gone
+    assert boxwright.main(["queue", "pets", "--suggest", *words[:-1]]) == 0
+    spoken = capsys.readouterr().out
+    assert "hen starves: 0 boxes; images collected for it: 0 of 200; `boxwright collect pets` asks for more" in spoken
+    assert "the query 'henn' (hen) brought nothing from s" in spoken and "dog" not in spoken
     assert boxwright.main(["queue", "pets", "--suggest", *words]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["class"] for row in told["starving"]] == ["hen"]
