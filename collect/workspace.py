@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from collect.errors import NotFoundError, UsageError, unknown_name
+from collect.errors import CorruptError, NotFoundError, UsageError, unknown_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSION = re.compile(r"v[0-9]{3,}")
@@ -65,6 +66,20 @@ class Dataset:
             raise NotFoundError(f"{self.name} has no release '{version}' (there: {there})")
         return path
 
+    def champion_run(self) -> str:
+        """The run that champion.json names.
+
+        Raises:
+            NotFoundError: there is none yet.
+            CorruptError: it names none.
+        """
+        try:
+            return str(json.loads(self.champion.read_bytes())["run"])
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{self.name} has no champion yet; `boxwright retrain {self.name}` makes the first") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptError(f"{self.champion} names no run; mend or remove it, then `boxwright retrain {self.name}`") from error
+
     def release_names(self) -> list[str]:
         """Finished releases, oldest first: `["v001", "v002"]`; by number, so that v1000 comes after v999."""
         names = (path.parent.name for path in self.releases.glob("v*/manifest.json"))
@@ -115,15 +130,19 @@ class Workspace:
         return sorted(path.parent.name for path in self.datasets.glob("*/dataset.toml"))
 
     def run_path(self, run: str) -> Path:
-        """The folder of a run given by its name (`v001-fcos-1`, when only one dataset has it), `NAME/RUN` or a path.
+        """The folder of a run given by its name (`v001-fcos-1`, when only one dataset has it), `NAME/RUN`, `NAME/champion` or a path.
 
         Raises:
-            NotFoundError: no such run.
+            NotFoundError: no such run, or no champion yet.
             UsageError: several datasets have a run of that name.
+            CorruptError: champion.json names none.
         """
         for direct in (Path(run), self.runs / run):
             if (direct / "config.json").is_file():
                 return direct.resolve()
+        dataset, _, last = run.partition("/")
+        if last == "champion":
+            return self.run_path(f"{dataset}/{self.dataset(dataset).champion_run()}")
         found = sorted(self.runs.glob(f"*/{run}/config.json")) if _NAME.fullmatch(run) else []
         if len(found) > 1:
             choices = ", ".join(f"{path.parent.parent.name}/{run}" for path in found)

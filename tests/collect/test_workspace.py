@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collect.errors import NotFoundError, UsageError
+from collect.errors import CorruptError, NotFoundError, UsageError
 from collect.workspace import Workspace
 
 
@@ -38,3 +38,22 @@ def test_run_path__by_name_by_dataset_and_when_ambiguous(tmp_path: Path) -> None
         workspace.run_path("v001-fcos-1")
     with pytest.raises(NotFoundError, match="did you mean"):
         workspace.run_path("owls/v001-fcos-2")
+
+
+def test_run_path__of_the_champion(tmp_path: Path) -> None:
+    workspace = Workspace.at(tmp_path)
+    run = workspace.runs / "owls" / "v001-fcos-1"
+    run.mkdir(parents=True)
+    (run / "config.json").touch()
+    dataset = workspace.new_dataset("owls")
+    with pytest.raises(NotFoundError, match="no .*owls"):
+        workspace.run_path("owls/champion")
+    dataset.folder.mkdir(parents=True)
+    dataset.definition.touch()
+    with pytest.raises(NotFoundError, match="no champion yet; `boxwright retrain owls`"):
+        workspace.run_path("owls/champion")
+    dataset.champion.write_text('{"run": "v001-fcos-1"}')
+    assert workspace.run_path("owls/champion") == run
+    dataset.champion.write_text("[]")
+    with pytest.raises(CorruptError, match="names no run"):
+        workspace.run_path("owls/champion")

@@ -29,7 +29,7 @@ class Detect:
     """Writes annotated pictures or video, and detections.json."""
 
     def arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("run", help="a run: its name, NAME/RUN or its folder")
+        parser.add_argument("run", help="a run: its name, NAME/RUN, NAME/champion or its folder")
         parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders, videos, or camera[:N]")
         parser.add_argument("--out", type=Path, default=Path("detections"), metavar="DIR", help="where to write (default: %(default)s)")
         parser.add_argument("--threshold", type=float, metavar="S", help="least score (default: where the run's F1 was best)")

@@ -21,7 +21,7 @@ class Evaluate:
     """Prints what pycocotools prints, and per class; the arithmetic is :mod:`train.judging.evaluate`'s."""
 
     def arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("run", nargs="?", help="a run (its name, NAME/RUN or its folder)")
+        parser.add_argument("run", nargs="?", help="a run (its name, NAME/RUN, NAME/champion or its folder)")
         parser.add_argument("--split", default="", help="which split of the run's release (default: test, else val, else train)")
         parser.add_argument("--ground-truth", type=Path, metavar="GT.json", help="a COCO file, instead of a run")
         parser.add_argument(

@@ -21,7 +21,7 @@ class Onnx:
     """Exports, compares, and refuses a file that finds other boxes."""
 
     def arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("run", nargs="?", help="a run: its name, NAME/RUN or its folder")
+        parser.add_argument("run", nargs="?", help="a run: its name, NAME/RUN, NAME/champion or its folder")
         parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.onnx, or model-no-nms.onnx, in the run's folder")
         parser.add_argument("--no-nms", action="store_true", help="stop before suppression: the form that OpenCV's DNN module reads")
         parser.add_argument("--lookalikes", action="store_true", help="instead of a run: the network for [collect] lookalike_model")

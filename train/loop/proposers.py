@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +104,7 @@ def open_run(request: Request) -> Proposer:
     from train.serving.predictor import Predictor
     from train.serving.tiles import Tiling
 
-    run = champion_run(request) if request.model == "champion" else request.model
-    path = request.workspace.run_path(run)
+    path = request.workspace.run_path(f"{request.dataset.name}/champion" if request.model == "champion" else request.model)
     costs = Costs(keep_iou=request.definition.annotate.keep_iou)
     start = start_of(path, costs) if request.threshold is None else Start(request.threshold, "")
     trained = config.read(path)
@@ -130,18 +128,6 @@ def _names(request: Request, theirs: Sequence[str], run: str) -> tuple[str | Non
     if not any(names):
         raise RefusedError(f"run {run} knows {', '.join(theirs)}, not {request.category}; choose another run or class")
     return names
-
-
-def champion_run(request: Request) -> str:
-    """The run that champion.json names.
-
-    Raises:
-        NotFoundError: there is none yet.
-    """
-    path = request.dataset.champion
-    if not path.is_file():
-        raise NotFoundError(f"{request.dataset.name} has no champion yet; `boxwright retrain {request.dataset.name}` makes the first")
-    return f"{request.dataset.name}/{json.loads(path.read_bytes())['run']}"
 
 
 def _weights_sha256(run: Path) -> str:
