@@ -67,7 +67,7 @@ class Point(NamedTuple):
 
 def judged(scene: Scene, learner: Learner, model: Any, chosen: Sequence[int]) -> Point:
     rows = scene.judged
-    judgement = evaluate(scene.truth(rows), as_results(learner.detect(model, rows), [row + 1 for row in rows]))
+    judgement = evaluate(scene.truth(rows), as_results(learner.detect(model, rows), range(1, len(rows) + 1)))
     labels = np.concatenate([scene.boxes.labels[row] for row in chosen])
     drawn = np.bincount(labels, minlength=len(scene.names)).tolist()
     return Point(len(labels), drawn, judgement.stats[1], judgement.stats[0], [row["ap50"] for row in judgement.per_category])
@@ -82,7 +82,7 @@ def glanced(scene: Scene, learner: Learner, model: Any, chosen: list[int], waiti
     """What the model sees in the waiting images, as `boxwright queue` takes it."""
     _, val = held_out(chosen)
     truth = inputs.truth(scene.truth(val))
-    found = as_results(learner.detect(model, val), [row + 1 for row in val])
+    found = as_results(learner.detect(model, val), range(1, len(val) + 1))
     chances = learned(truth, inputs.detections(found, truth)) or (lambda scores_D: np.asarray(scores_D >= UNTOLD, dtype=np.float64))
     glances = []
     for row, (_, labels_D, scores_D) in zip(waiting, learner.detect(model, waiting), strict=True):
@@ -166,11 +166,13 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--detector", default="weak", choices=("weak", "fcos"))
+    parser.add_argument("--sizes", default="256,160", help="fcos's --image-size and --crop")
     parser.add_argument("--weights", default="{}", help="JSON of train.loop.rank.Weights, for tuning")
     parser.add_argument("--keep", default="", help="keep features and runs here, and go on with those that are")
     arguments = parser.parse_args()
     data = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data")
     seeds, sets = ([0, 1], ["bccd"]) if arguments.quick else (list(map(int, arguments.seeds.split(","))), arguments.sets.split(","))
+    sizes = tuple(map(int, arguments.sizes.split(",")))
     weights = Weights(**json.loads(arguments.weights))
     document: dict = {"goal": GOAL, "detector": arguments.detector, "sets": {}}
     with tempfile.TemporaryDirectory() as temporary:
@@ -178,7 +180,7 @@ def main() -> None:
         for name in sets:
             started = time.process_time()
             scene = load(name, data, keep)
-            learner: Learner = Weak(scene, keep) if arguments.detector == "weak" else Shipped(scene, keep)
+            learner: Learner = Weak(scene, keep) if arguments.detector == "weak" else Shipped(scene, keep, *sizes)
             document["sets"][name] = {**study(scene, learner, seeds, weights), "cpu_s": time.process_time() - started}
             sys.stderr.write(f"{name} {json.dumps(document['sets'][name])}\n")
     sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -28,6 +28,8 @@ from train.loop.embedding import Embedder
 from train.loop.warm_start import warm_start
 from train.serving.predictor import Predictor, load_detector
 
+#: Images of an epoch at least: each ends with a checkpoint of 50 MB, and six images alone would make an epoch a step.
+EPOCH = 80
 #: (xywh pixels (N, 4), labels (N,), scores (N,)) of an image, best first.
 Found = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]
 
@@ -75,12 +77,11 @@ class Shipped:
     they found are kept, so both orders share their first training, and a call that was cut off goes on.
     """
 
-    shares = (0.1, 0.2, 0.38, 0.6, 1.0)
+    shares = (0.15, 0.25, 0.4, 0.6, 1.0)
     first_steps, next_steps = 200, 80
-    image_size, crop_px = 320, 192
 
-    def __init__(self, scene: Scene, keep: Path) -> None:
-        self.scene, self.keep = scene, keep
+    def __init__(self, scene: Scene, keep: Path, image_size: int, crop_px: int) -> None:
+        self.scene, self.keep, self.image_size, self.crop_px = scene, keep, image_size, crop_px
         self.looks_IE = Embedder(keep / "cache").look([(entry["sha256"], Path(entry["file_name"])) for entry in self._entries()]).vectors_ND
         classes = list(enumerate(scene.names, 1))
         self.recipe = definition.parse(keep / "dataset.toml", definition.template("queue", classes))
@@ -90,16 +91,17 @@ class Shipped:
 
     def learn(self, train: Sequence[int], seed: int, before: Path | None) -> Path:
         steps = self.next_steps if before else self.first_steps
+        shown = [*train] * -(-EPOCH // len(train))
         options = {
-            "image_size": self.image_size, "epochs": max(1, round(steps / -(-len(train) // 8))), "batch_size": 8, "seed": seed,
+            "image_size": self.image_size, "epochs": max(1, round(steps / -(-len(shown) // 8))), "batch_size": 8, "seed": seed,
             "device": "cpu", "threads": 1, "freeze": 2, "crop_px": self.crop_px,
         }  # fmt: skip
         names = [self.scene.files[row].name for row in train]
         key = hashlib.sha256(json.dumps([options, names, before.name if before else ""]).encode()).hexdigest()[:16]
         path = self.keep / "runs" / key
-        if checkpoint.path_of(path, checkpoint.BEST).is_file():
+        if checkpoint.path_of(path, checkpoint.BEST).is_file() and not checkpoint.path_of(path, checkpoint.LAST).is_file():
             return path
-        documents = {split: self.scene.truth(rows) for split, rows in (("train", train), ("val", ()), ("test", ()))}
+        documents = {split: self.scene.truth(rows) for split, rows in (("train", shown), ("val", ()), ("test", ()))}
         splits = {split: coco.arrays(document) for split, document in documents.items()}
         release = Release("queue", "now", documents, splits, Path("/"), self.keep / "cache")
         config = TrainConfig("queue", "now", splits["train"].categories).with_options(options)

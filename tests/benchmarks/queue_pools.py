@@ -44,15 +44,15 @@ class Scene:
     judged: tuple[int, ...]
 
     def truth(self, rows: Sequence[int]) -> dict:
-        """COCO's document of some images; the id of an image is its row + 1."""
+        """COCO's document of some images; the id of an image is its place among them + 1."""
         images = [
-            {"id": row + 1, "file_name": str(self.files[row]), "width": self.sizes_wh[row][0], "height": self.sizes_wh[row][1]}
+            {"id": number, "file_name": str(self.files[row]), "width": self.sizes_wh[row][0], "height": self.sizes_wh[row][1]}
             | {"sha256": sha256_file(self.files[row])}
-            for row in rows
+            for number, row in enumerate(rows, 1)
         ]
         annotations = [
-            {"image_id": row + 1, "category_id": int(label) + 1, "bbox": box.tolist(), "area": float(box[2] * box[3]), "iscrowd": 0}
-            for row in rows
+            {"image_id": number, "category_id": int(label) + 1, "bbox": box.tolist(), "area": float(box[2] * box[3]), "iscrowd": 0}
+            for number, row in enumerate(rows, 1)
             for box, label in zip(self.boxes.xywh[row], self.boxes.labels[row], strict=True)
         ]
         categories = [{"id": number, "name": name} for number, name in enumerate(self.names, 1)]
