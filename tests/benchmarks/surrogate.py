@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from queue_pools import Boxes
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, smooth_l1_loss
 from torchvision.models import mobilenet_v2
@@ -76,17 +77,6 @@ def look(files: Sequence[Path], side_px: int) -> Maps:
         looks.append((pooled / pooled.norm()).double().numpy())
         scales.append(scale)
     return Maps(torch.stack(seen), np.array(scales), np.array(looks))
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The true boxes of I images: xywh pixels (N, 4) and contiguous labels (N,) each."""
-
-    xywh: tuple[NDArray[np.float64], ...]
-    labels: tuple[NDArray[np.int64], ...]
-
-    def count(self, rows: Sequence[int]) -> int:
-        return sum(len(self.labels[row]) for row in rows)
 
 
 class Head(nn.Module):
