@@ -83,6 +83,19 @@ def _idle_s() -> dict[int, float]:
     return {int(row[0][3:]): (int(row[4]) + int(row[5])) / ticks_per_s for row in rows}
 
 
+def free_threads(device: torch.device, processes: int = 1) -> int:
+    """How many threads each of some processes should have: on a CPU one for each core that is free now, for a GPU 0, torch's choice.
+
+    A thread that waits for another one whose core somebody else has burns its own: beside each other on two cores, two
+    trainings of two threads did 2.2 images per CPU-second each, with one thread each 6; two detections took 8.4 CPU-seconds
+    each and as long, with one thread 5.6 (LOG.md, 2026-11-26 and 27).
+    """
+    if device.type != "cpu":
+        return 0
+    most = torch.get_num_threads()
+    return 1 if most == 1 else max(1, min(most, free_cores() // processes))
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Let torch compute with so many threads; 0 = as it is."""

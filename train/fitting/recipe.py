@@ -14,7 +14,7 @@ from train.data.loader import Augmentation
 from train.detectors.detector import Detector
 from train.fitting import memory
 from train.fitting.config import TrainConfig
-from train.fitting.device import free_cores, has_bf16
+from train.fitting.device import free_threads, has_bf16
 from train.fitting.ranks import Ranks
 
 _LEAST_RATE = 0.01
@@ -36,7 +36,7 @@ def complete(config: TrainConfig, detector: Detector, ranks: Ranks) -> TrainConf
         ema_decay=config.ema_decay if config.ema_decay >= 0 else family.ema_decay,
         precision=config.precision if config.precision != "auto" else ("bf16" if has_bf16(ranks.device) else "fp32"),
         workers=config.workers if config.workers >= 0 else _workers(ranks),
-        threads=config.threads or _threads(ranks),
+        threads=config.threads or free_threads(ranks.device, ranks.world),
         batch_size=config.batch_size or (family.batch_size if ranks.device.type == "cpu" else 0),
     )
     if not settled.batch_size:
@@ -65,18 +65,6 @@ def _workers(ranks: Ranks) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(0, min(8, cores // ranks.world - 1))
-
-
-def _threads(ranks: Ranks) -> int:
-    """On a CPU one for each core that is free as the training begins; for a GPU 0, torch's own choice.
-
-    A thread that waits for another one whose core somebody else has burns its own: beside each other on two cores, two
-    trainings of two threads did 2.2 images per CPU-second each, with one thread each 6 (LOG.md, 2026-11-26).
-    """
-    if ranks.device.type != "cpu":
-        return 0
-    most = torch.get_num_threads()
-    return 1 if most == 1 else max(1, min(most, free_cores() // ranks.world))
 
 
 def optimiser(detector: Detector, config: TrainConfig) -> torch.optim.AdamW:

@@ -235,7 +235,7 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
         training took: `train_wall_s`, `train_cpu_s` (of all its threads), `images`, `epochs`, `best_epoch`, `unreadable`, `parameters`;
         and with `--crops` what they taught: `crops`.
     """
-    predictor = Predictor.from_run(run_path, device)
+    predictor = Predictor.from_run(run_path, device, num_threads=settings.threads)
     metrics: dict[str, Any] = {
         "run": run_path.name,
         "dataset": release.dataset,

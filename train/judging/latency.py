@@ -37,7 +37,7 @@ class Latency:
 
 
 def of_run(run_path: Path, split: str, device: str = "auto", threads: int = 0) -> Latency:
-    """Measure in a new process, which computes on a CPU with so many threads; 0 = torch's own choice.
+    """Measure in a new process, which computes on a CPU with so many threads; 0 = one for each core that is free.
 
     Raises:
         BoxwrightError: the process failed; says with what.
@@ -52,20 +52,18 @@ def of_run(run_path: Path, split: str, device: str = "auto", threads: int = 0) -
 
 def measure(run_path: Path, split: str, device: str, threads: int = 0) -> Latency:
     """Measure in this process: whoever wants the memory of the detector alone calls :func:`of_run`."""
-    from train.fitting import device as devices
     from train.serving.machine import peak_mb
     from train.serving.predictor import Predictor
 
     images = _images(run_path, split)
-    predictor = Predictor.from_run(run_path, device)
+    predictor = Predictor.from_run(run_path, device, num_threads=threads)
     timings_ms: list[float] = []
     begun = time.perf_counter()
-    with devices.threads(threads):
-        while len(timings_ms) < WARM_UP + LEAST_TIMINGS and (time.perf_counter() - begun < MOST_S or len(timings_ms) <= WARM_UP):
-            image = images[len(timings_ms) % len(images)]
-            started = time.perf_counter()
-            list(predictor([image]))
-            timings_ms.append(1000 * (time.perf_counter() - started))
+    while len(timings_ms) < WARM_UP + LEAST_TIMINGS and (time.perf_counter() - begun < MOST_S or len(timings_ms) <= WARM_UP):
+        image = images[len(timings_ms) % len(images)]
+        started = time.perf_counter()
+        list(predictor([image]))
+        timings_ms.append(1000 * (time.perf_counter() - started))
     kept = timings_ms[WARM_UP:]
     low, high = np.quantile(kept, [0.25, 0.75])
     return Latency(median(kept), float(low), float(high), len(kept), peak_mb(predictor.device))

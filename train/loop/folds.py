@@ -29,7 +29,7 @@ from train.fitting.config import TrainConfig
 from train.fitting.fit import Fit, fit
 from train.fitting.progress import Progress
 from train.fitting.ranks import joined
-from train.serving.predictor import Predictor, detect_split, load_detector
+from train.serving.predictor import Predictor, detect_split
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _one_fold(document: Document, images: Path, held_I: NDArray[np.bool_], run_p
     run_path.mkdir(parents=True)
     with joined(config.device) as ranks:
         fit(config, release, run_path, ranks, Fit(progress=Progress(None, logger.info, False, False)))
-    results, failures = detect_split(Predictor(load_detector(run_path), config.device), splits["test"], images)
+    results, failures = detect_split(Predictor.from_run(run_path, config.device, num_threads=config.threads), splits["test"], images)
     for failure in failures:
         logger.warning("not audited, since it cannot be read: %s", failure)
     return results

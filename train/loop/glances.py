@@ -88,7 +88,8 @@ def _by_proposals(scene: Scene, waiting: Iterable[ImageRecord]) -> Iterator[Seen
 
 def _by_run(scene: Scene, waiting: Sequence[ImageRecord], run: str, device: str, console: Console) -> Iterator[Seen]:
     path = scene.workspace.run_path(run)
-    predictor, other = Predictor.from_run(path, device), _other_checkpoint(path, device)
+    predictor = Predictor.from_run(path, device)
+    other = _other_checkpoint(path, device, predictor.num_threads)
     chances = chances_of(path)
     place = {name: row for row, name in enumerate(scene.definition.class_names)}
     entries = [scene.definition.current(category.name) for category in predictor.categories]
@@ -114,7 +115,7 @@ def _apart(one: Detections, two: Detections) -> float:
     return disagreement(one.boxes_xywh_N4, one.labels_N, two.boxes_xywh_N4, two.labels_N)
 
 
-def _other_checkpoint(path: Path, device: str) -> Predictor | None:
+def _other_checkpoint(path: Path, device: str, num_threads: int) -> Predictor | None:
     """The run's last checkpoint, where its best one is another: two opinions of one training."""
     try:
         best = checkpoint.load(checkpoint.path_of(path, checkpoint.BEST))
@@ -125,4 +126,4 @@ def _other_checkpoint(path: Path, device: str) -> Predictor | None:
         return None
     detector = load_detector(path)
     detector.load_state_dict(last["ema"])
-    return Predictor(detector, device)
+    return Predictor(detector, device, num_threads=num_threads)

@@ -18,7 +18,7 @@ from train.data.augment import GREY
 from train.data.cache import Pixels, UnreadableError, decode
 from train.detectors.detector import Detections, Detector, RawDetections, open_detector
 from train.fitting import checkpoint, config
-from train.fitting.device import find_device
+from train.fitting.device import find_device, free_threads, threads
 from train.serving.looks import AS_IT_IS, Look, agreed
 from train.serving.tiles import Tiling, in_whole, merge
 
@@ -35,6 +35,7 @@ class Predictor:
         batch_size: images at a time; 0 = 1 on a CPU, 16 on a GPU.
         tiling: also look at tiles, for small objects; None = only at the whole image.
         looks: how each picture is held, once for each; see :mod:`train.serving.looks`.
+        num_threads: what a CPU computes with; 0 = as the process does.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Predictor:
         batch_size: int = 0,
         tiling: Tiling | None = None,
         looks: Sequence[Look] = AS_IT_IS,
+        num_threads: int = 0,
     ) -> None:
         self.device = find_device(device)
         self.detector = detector.to(self.device).eval()
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else 16)
         self.tiling = tiling
         self.looks = looks
+        self.num_threads = num_threads
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -57,14 +60,17 @@ class Predictor:
         return self.detector.categories
 
     @classmethod
-    def from_run(cls, run_path: Path, device: str = "auto", tiling: Tiling | None = None, looks: Sequence[Look] = AS_IT_IS) -> Predictor:
-        """The best detector of a run, else its last.
+    def from_run(
+        cls, run_path: Path, device: str = "auto", tiling: Tiling | None = None, looks: Sequence[Look] = AS_IT_IS, num_threads: int = 0
+    ) -> Predictor:
+        """The best detector of a run, else its last. `num_threads` 0 = one for each core that nobody else keeps busy now.
 
         Raises:
             NotFoundError: no such run, or one that ended before its first checkpoint.
             CorruptError: its checkpoint is not of the detector that its config names.
         """
-        return cls(load_detector(run_path), device, tiling=tiling, looks=looks)
+        detector = load_detector(run_path)
+        return cls(detector, device, tiling=tiling, looks=looks, num_threads=num_threads or free_threads(find_device(device)))
 
     def __call__(self, images: Iterable[Pixels]) -> Iterator[Detections]:
         """Detections of each image, in order. Images: uint8 RGB (H, W, 3), upright; read lazily, a few at a time."""
@@ -102,7 +108,9 @@ class Predictor:
         for shape in sorted(shapes):
             rows = [row for row, (canvas, _) in enumerate(prepared) if canvas.shape == shape]
             batch = torch.from_numpy(np.stack([prepared[row][0] for row in rows])).permute(0, 3, 1, 2).to(self.device)
-            for row, raw in zip(rows, self.detector.predict(batch), strict=True):
+            with threads(self.num_threads):
+                raws = self.detector.predict(batch)
+            for row, raw in zip(rows, raws, strict=True):
                 found[row] = _in_original(raw, prepared[row][1], images[row].shape)
         return [one for one in found if one is not None]
 

@@ -162,3 +162,18 @@ def test_agreed__keeps_each_object_once_and_loses_no_score(counts: list[int], se
     assert max(counts) <= len(found) <= sum(counts)
     assert np.isclose(found.scores_N.sum(), sum(look.scores_N.sum() for look in looks) / len(looks))
     assert (np.diff(found.scores_N) <= 0).all()
+
+
+class HowManyThreads(BrightThings):
+    def predict(self, images_B3HW: Tensor) -> list[RawDetections]:
+        self.threads = torch.get_num_threads()
+        return super().predict(images_B3HW)
+
+
+def test_predictor__its_threads_hold_while_it_looks() -> None:
+    before = torch.get_num_threads()
+    detector = HowManyThreads([Category(5, "bright")], 320)
+    for wanted in (before + 1, 0):
+        list(Predictor(detector, "cpu", num_threads=wanted)([picture((64, 64), (10, 10, 20, 20))]))
+        assert detector.threads == (wanted or before)
+        assert torch.get_num_threads() == before
