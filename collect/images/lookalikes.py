@@ -94,7 +94,7 @@ class Keypoints:
 
 
 def same_picture(a: Keypoints, b: Keypoints) -> bool:
-    """Whether one shows the other or most of it, perhaps turned, stretched, framed or mirrored; brightness and contrast do not count."""
+    """Whether one shows the other or most of it, perhaps turned, stretched or framed; brightness and contrast do not count."""
     pairs = _pairs(a.surroundings_K128, b.surroundings_K128)
     if len(pairs) < _LEAST_INLIERS:
         return False

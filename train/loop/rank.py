@@ -173,7 +173,7 @@ def _reason(glance: Glance, pool: _Pool, row: int, known: Known) -> str:
         words.append("checkpoints disagree")
     if known.vectors_ME.size and pool.new_N[row] > 0.3:
         words.append("unlike what is labelled")
-    return ", ".join(words) or "nothing is seen in it"
+    return ", ".join(words) or "no box is foretold in it"
 
 
 def disagreement(boxes_a_N4: Floats, labels_a_N: NDArray[np.int64], boxes_b_M4: Floats, labels_b_M: NDArray[np.int64]) -> float:
