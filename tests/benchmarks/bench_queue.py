@@ -1,7 +1,7 @@
 """How many boxes a reviewer must draw for 95 % of the full mAP: our order against a random one.
 
-    python tests/benchmarks/bench_queue.py [--quick] [--seeds 0,1,2,3,4] [--sets bccd,scenes,uneven-scenes] [--keep FOLDER]
-        [--detector weak|fcos]
+    python tests/benchmarks/bench_queue.py [--quick] [--seeds 0,1,2,3,4] [--sets uneven-scenes,scenes,bccd] [--keep FOLDER]
+        [--detector fcos|weak]
 
 A simulated reviewer draws all boxes of the images it is shown, batch after batch; after each, a detector is trained on all that
 is drawn but for every fifth image, which is held out as a release holds out its val split, and its COCO mAP taken on images that are
@@ -160,16 +160,18 @@ def saved(pairs: list[dict]) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="two seeds on bccd")
+    parser.add_argument("--quick", action="store_true", help="two seeds of the weak detector on bccd")
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--detector", default="weak", choices=("weak", "fcos"))
+    parser.add_argument("--sets", default="uneven-scenes", help=f"of {', '.join(SETS)}")
+    parser.add_argument("--detector", default="fcos", choices=("fcos", "weak"))
     parser.add_argument("--sizes", default="256,160", help="fcos's --image-size and --crop")
     parser.add_argument("--weights", default="{}", help="JSON of train.loop.rank.Weights, for tuning")
     parser.add_argument("--keep", default="", help="keep features and runs here, and go on with those that are")
     arguments = parser.parse_args()
     data = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data")
-    seeds, sets = ([0, 1], ["bccd"]) if arguments.quick else (list(map(int, arguments.seeds.split(","))), arguments.sets.split(","))
+    if arguments.quick:
+        arguments.seeds, arguments.sets, arguments.detector = "0,1", "bccd", "weak"
+    seeds, sets = list(map(int, arguments.seeds.split(","))), arguments.sets.split(",")
     sizes = tuple(map(int, arguments.sizes.split(",")))
     weights = Weights(**json.loads(arguments.weights))
     document: dict = {"goal": GOAL, "detector": arguments.detector, "sets": {}}
