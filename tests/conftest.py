@@ -15,6 +15,11 @@ from collect.workspace import Workspace
 ROOT = Path(__file__).parent.parent
 
 
+# Two workers on two cores: torch's threads would wait for one another, in the tests' own processes and in those that they start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_configure() -> None:
     """A suite that a shell started in the background hands on "Ctrl-C is ignored" to all it starts; tests that interrupt need it heard."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
