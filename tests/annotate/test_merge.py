@@ -53,7 +53,7 @@ def grown_apart(folder: Path, base: list, mine: list, theirs: list) -> tuple[Jou
     return ours, other
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits, edits, edits)
 def test_merge__loses_nothing_and_raises_exactly_the_true_conflicts(tmp_path: Path, base: list, mine: list, theirs: list) -> None:
     ours, other = grown_apart(tmp_path / "x", base, mine, theirs)

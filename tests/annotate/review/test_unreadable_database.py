@@ -96,23 +96,29 @@ def test_a_workspace_that_was_moved_goes_on_and_a_copy_keeps_its_edits_to_itself
     assert (code, told.get("images")) == (0, 3), words
 
 
-def test_it_says_which_folder_to_delete_and_loses_nothing(workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = workspace.root
+def test_it_says_which_folder_to_delete_and_loses_nothing(
+    tmp_path: Path, workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, whole = workspace.root, tmp_path / "whole"
+    database = root / ".boxwright" / "mongo"
     code, told, words = review(root)
     assert (code, told["pending"]) == (0, 2) and (dataset.folder / "review-report.html").exists(), words
     with Journal(dataset.labels) as journal:
         head = journal.head()
+    shutil.copytree(database, whole)
     for spoil in (of_a_newer_fiftyone, with_broken_samples):
+        shutil.rmtree(database)
+        shutil.copytree(whole, database)
         spoil(root, monkeypatch)
         code, told, words = review(root)
         assert (code, told) == (8, {}), words
         assert "Traceback" not in words
         found = re.search(r"end every review and delete (\S+): it is made anew from the journal", words)
-        assert found, words
-        assert not mongod._alive(int((root / ".boxwright" / "mongo" / "mongod.pid").read_text().split()[0])), "its mongod is stopped"
-        shutil.rmtree(found[1])
-        code, told, words = review(root)
-        assert (code, told["images"], told["pending"]) == (0, 3, 2), words
+        assert found and Path(found[1]) == database, words
+        assert not mongod._alive(int((database / "mongod.pid").read_text().split()[0])), "its mongod is stopped"
+    shutil.rmtree(database)
+    code, told, words = review(root)
+    assert (code, told["images"], told["pending"]) == (0, 3, 2), words
     with Journal(dataset.labels) as journal:
         assert journal.head() == head
         assert journal.broken() is None
