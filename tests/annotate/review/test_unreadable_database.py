@@ -100,7 +100,7 @@ def test_it_says_which_folder_to_delete_and_loses_nothing(
     tmp_path: Path, workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, whole = workspace.root, tmp_path / "whole"
-    database = root / ".boxwright" / "mongo"
+    database = root / ".boxwright" / "mongo" / "data"
     code, told, words = review(root)
     assert (code, told["pending"]) == (0, 2) and (dataset.folder / "review-report.html").exists(), words
     with Journal(dataset.labels) as journal:
@@ -115,7 +115,7 @@ def test_it_says_which_folder_to_delete_and_loses_nothing(
         assert "Traceback" not in words
         found = re.search(r"end every review and delete (\S+): it is made anew from the journal", words)
         assert found and Path(found[1]) == database, words
-        assert not mongod._alive(int((database / "mongod.pid").read_text().split()[0])), "its mongod is stopped"
+        assert not mongod._alive(int((database.parent / "mongod.pid").read_text().split()[0])), "its mongod is stopped"
     shutil.rmtree(database)
     code, told, words = review(root)
     assert (code, told["images"], told["pending"]) == (0, 3, 2), words
