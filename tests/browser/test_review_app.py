@@ -453,6 +453,8 @@ def test_suspects_twins_and_a_killed_database(tmp_path: Path, shots: Path) -> No
         scene.shot("twins")
         (rejected,) = scene.after(lambda: (app.keys("2"), wait(lambda: app.sample() != first, "the one that was kept")), "verdict")
         assert (sample_id(rejected.image), rejected.status) == (first, "rejected")
+        wait(lambda: app.there("lighter-sample-renderer-canvas") and not app.there("#bw-veil"), "the kept one to be ready")
+        time.sleep(1)  # a key that comes before is not taken
         (undone,) = scene.after(lambda: (app.keys("z"), wait(lambda: app.sample() == first, "the way back")), "undo")
         assert undone.image == rejected.image
 

@@ -19,6 +19,8 @@ from tests.collect.collecting import FREE, became, find, jpeg, new_dataset, word
 from tests.collect.hostile_server import HostileServer, answer
 
 PICTURE = jpeg(1)
+BOMB = gzip.compress(bytes(50_000_000))  # made here, for a server that computes keeps all others waiting past their deadline
+GOOD = [jpeg(100 + number) for number in range(20)]
 QUICK = RetryPolicy(max_attempts=2, first_s=0.1, longest_s=0.2)
 LOCAL = DownloadSettings(("127.0.0.1",), polite=False, stall_s=2.0, retries=QUICK)
 
@@ -76,8 +78,7 @@ async def misbehave(path: str, headers: dict[str, str], writer: asyncio.StreamWr
         case "/announces-too-much":
             writer.write(head + b"Content-Length: 99999999999\r\n\r\n")
         case "/bomb":
-            body = gzip.compress(bytes(50_000_000))
-            writer.write(answer(body, headers="Content-Type: image/png\r\nContent-Encoding: gzip\r\n"))
+            writer.write(answer(BOMB, headers="Content-Type: image/png\r\nContent-Encoding: gzip\r\n"))
         case "/zipped":
             writer.write(answer(gzip.compress(jpeg(2)), headers="Content-Type: image/jpeg\r\nContent-Encoding: gzip\r\n"))
         case "/empty":
@@ -89,7 +90,7 @@ async def misbehave(path: str, headers: dict[str, str], writer: asyncio.StreamWr
             writer.write(b"HTTP/1.1 200 OK\r\n" + b"X-A: " + b"a" * 100_000 + b"\r\n\r\n")
         case "/good":
             number = int(path.split("?")[1])
-            writer.write(answer(jpeg(100 + number)))
+            writer.write(answer(GOOD[number]))
             return True
         case _:
             writer.write(answer(b"", status="404 Not Found"))
@@ -141,7 +142,7 @@ def drain_all(pipeline: Pipeline, ledger: Ledger, within_s: float) -> None:
 def test_every_misbehaviour_ends_in_its_state_while_others_go_on(server: HostileServer, workspace: Workspace) -> None:
     dataset, made = new_dataset(workspace, deadline_s=3.0, max_megabytes=1.0, concurrency=16)
     with Ledger(dataset.ledger) as ledger:
-        good = [server.url(f"/good?{number}") for number in range(20)]
+        good = [server.url(f"/good?{number}") for number in range(len(GOOD))]
         find(ledger, [*map(server.url, ENDS), *good])
         with Pipeline(dataset, made, ledger, LOCAL) as pipeline:
             drain_all(pipeline, ledger, 30)
