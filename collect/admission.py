@@ -16,7 +16,7 @@ from collect import blobs
 from collect.clock import now
 from collect.definition import CollectPolicy, Definition
 from collect.images.duplicates import NearIndex, pack
-from collect.images.hashing import Look, look
+from collect.images.hashing import Look, looks
 from collect.images.inspect import Refusal
 from collect.images.similarity import confirmed
 from collect.ledger import Ledger
@@ -86,8 +86,10 @@ class Admission:
         """Decide, store and commit; returns what was settled, in order. Syncing is left to :mod:`collect.durability`."""
         settlements: list[Settlement] = []
         new: dict[str, ImageRecord] = {}
+        pictures = [arrival.verdict for arrival in arrivals if isinstance(arrival.verdict, Picture)]
+        looked = dict(zip((p.sha256 for p in pictures), looks([(p.phash, p.signature) for p in pictures]), strict=True))
         for arrival in arrivals:
-            settlement = self._decide(arrival, new)
+            settlement = self._decide(arrival, looked, new)
             settlements.append(settlement)
             if settlement.image:
                 new[settlement.sha256] = settlement.image
@@ -100,7 +102,7 @@ class Admission:
         """Record what was refused early."""
         self._ledger.settle(settlements)
 
-    def _decide(self, arrival: Arrival, new: dict[str, ImageRecord]) -> Settlement:
+    def _decide(self, arrival: Arrival, looked: dict[str, Look], new: dict[str, ImageRecord]) -> Settlement:
         if arrival.lost is not None:
             return self._lost(arrival.lease, arrival.lost, arrival.robots)
         picture = arrival.verdict
@@ -115,7 +117,7 @@ class Admission:
         early = self._exact(arrival.lease, picture, facts, new) or self._poor(picture, facts)
         if early:
             return early
-        seen = look(picture.phash, picture.signature)
+        seen = looked[picture.sha256]
         late = self._near_duplicate(picture, seen, facts, new) or self._capped(arrival.lease, facts)
         if late:
             return late

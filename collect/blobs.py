@@ -73,7 +73,7 @@ def _write(path: str, data: bytes) -> None:
     try:
         descriptor = os.open(path, flags, 0o644)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        _make_folder(path)
         descriptor = os.open(path, flags, 0o644)
     try:
         view = memoryview(data)
@@ -87,5 +87,16 @@ def _rename(temporary: str, path: str) -> None:
     try:
         os.replace(temporary, path)  # noqa: PTH105
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        _make_folder(path)
         os.replace(temporary, path)  # noqa: PTH105
+
+
+def _make_folder(path: str) -> None:
+    """The folder of a path. `makedirs` looks at each parent first: most pictures of a small collection are the first in theirs."""
+    folder = path.rpartition("/")[0]
+    try:
+        os.mkdir(folder)  # noqa: PTH102
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+    except FileExistsError:
+        return

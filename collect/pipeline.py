@@ -113,7 +113,7 @@ class Pipeline:
 
     def __exit__(self, *exception: object) -> None:
         if self._is_online:
-            self._runner.run(self._fetcher.__aexit__())
+            self._runner.run(self._go_offline())
         self._runner.close()
         self._decoding.close()
         self._books.submit(self._close_books).result()
@@ -198,6 +198,11 @@ class Pipeline:
             await run.close()
             if on_progress:
                 on_progress(self.progress)
+
+    async def _go_offline(self) -> None:
+        if self._robots:
+            await self._robots.__aexit__()
+        await self._fetcher.__aexit__()
 
     async def in_books(self, work: Callable[[], Result]) -> Result:
         """Do something in the thread that keeps the books."""

@@ -145,8 +145,9 @@ class Recheck:
         limits = FetchLimits(round(policy.max_megabytes * 1e6), deadline_s=policy.deadline_s)
         pictures = InspectLimits(limits.max_bytes, round(policy.max_megapixels * 1e6), policy.max_frames)
         with InspectWorkers(pictures, self._settings.num_decoders, self._settings.decode_deadline_s) as workers:
-            async with Fetcher(guard, throttle, limits, user_agent(self._definition.contact)) as fetcher:
-                visitor = _Visitor(fetcher, RobotsCache(fetcher) if self._settings.polite else None, workers)
+            agent = user_agent(self._definition.contact)
+            async with Fetcher(guard, throttle, limits, agent) as fetcher, RobotsCache(fetcher) as robots:
+                visitor = _Visitor(fetcher, robots if self._settings.polite else None, workers)
                 waiting = iter(records)
                 while part := list(islice(waiting, _AT_ONCE)):
                     verdicts = await asyncio.gather(*(visitor.visit(record) for record in part))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -49,18 +50,32 @@ def signature_array(text: str) -> NDArray[np.float32]:
 
 def look(phash_hex: str, signature_text: str) -> Look:
     """A picture's hashes from what the ledger keeps of it; without a signature there is only the full one."""
-    full = int(phash_hex, 16)
-    if not signature_text:
-        return Look(full, np.empty(0, np.uint64))
-    thumbnail = signature_array(signature_text)
-    operator = _window_rows()
-    count = len(WINDOW_OFFSETS)
+    return looks([(phash_hex, signature_text)])[0]
+
+
+def looks(kept: Sequence[tuple[str, str]]) -> list[Look]:
+    """As :func:`look`, for several pictures at once, which takes a third of the time. Each is `(phash, signature)`."""
+    known = [signature_array(signature_text) for _, signature_text in kept if signature_text]
+    found = iter(_hashes(np.stack(known)) if known else ())
+    answers = []
+    for phash_hex, signature_text in kept:
+        full = int(phash_hex, 16)
+        if signature_text:
+            hashes_10 = next(found)
+            answers.append(Look(full, hashes_10[:-1], int(hashes_10[-1])))
+        else:
+            answers.append(Look(full, np.empty(0, np.uint64)))
+    return answers
+
+
+def _hashes(thumbnails_NSS: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Of each thumbnail the hashes of its nine windows and of its mirror image, (N, 10)."""
+    operator, rows, count, number = _window_rows(), _thumbnail_rows(), len(WINDOW_OFFSETS), len(thumbnails_NSS)
     # Cropping, resizing and the DCT are linear and separable: all nine spectra are two products of 24×24 matrices.
-    spectra = (operator @ thumbnail @ operator.T).reshape(count, _LOW, count, _LOW).transpose(0, 2, 1, 3)
-    mirrored = _thumbnail_rows() @ thumbnail[:, ::-1] @ _thumbnail_rows().T
-    bits = _bits(np.concatenate([spectra.reshape(-1, _LOW * _LOW), mirrored.reshape(1, -1)]))
-    hashes = np.ascontiguousarray(bits).view(">u8").ravel().astype(np.uint64)
-    return Look(full, hashes[:-1], int(hashes[-1]))
+    spectra = (operator @ thumbnails_NSS @ operator.T).reshape(number, count, _LOW, count, _LOW).transpose(0, 1, 3, 2, 4)
+    mirrored = rows @ np.ascontiguousarray(thumbnails_NSS[:, :, ::-1]) @ rows.T
+    both = np.concatenate([spectra.reshape(number, -1, _LOW * _LOW), mirrored.reshape(number, 1, -1)], axis=1)
+    return _bits(both.reshape(-1, _LOW * _LOW)).view(">u8").astype(np.uint64).reshape(number, -1)
 
 
 def as_uint64(hashes: list[str]) -> NDArray[np.uint64]:

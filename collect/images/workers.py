@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import mmap
 import os
 import queue
@@ -17,16 +16,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
 import orjson
 
+from collect.images.channel import Channel
 from collect.images.inspect import InspectLimits, Refusal, inspect, refuse_bytes
 from collect.records import Picture, Reason
 
@@ -36,7 +35,7 @@ _START = "import sys; from collect.images.workers import serve; serve(int(sys.ar
 
 
 class _Task(IntEnum):
-    """What is asked of a process: the first number of a message."""
+    """What is asked of a process: the first part of a message, as one byte."""
 
     INSPECT = 0
     VECTOR = 1
@@ -150,7 +149,6 @@ class _Worker:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         ours, theirs = socket.socketpair()
-        self._socket = ours
         with theirs, tempfile.TemporaryFile() as page:
             page.truncate(mmap.PAGESIZE)
             self._at = mmap.mmap(page.fileno(), mmap.PAGESIZE)
@@ -159,21 +157,21 @@ class _Worker:
                 [sys.executable, "-c", _START, str(theirs.fileno()), str(page.fileno())],
                 pass_fds=[theirs.fileno(), page.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        self._connection = Connection(os.dup(ours.fileno()))
-        self._connection.send_bytes(json.dumps(settings).encode())
+        self._channel = Channel(ours.detach())
+        self._channel.send([orjson.dumps(settings)])
 
     def alive(self) -> bool:
-        return not self._connection.closed and self.process.poll() is None
+        return self.process.poll() is None
 
     def ask(self, task: _Task, files: Sequence[bytes], deadline_s: float) -> list[Any] | _Death:
         """The answers to files, or which of them ended the process."""
         # The worker's own alarm ends it at the deadline of each file; should even that fail, reading gives up a little later.
         patience_s = int(deadline_s * len(files)) + 5
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", patience_s, 0))
+            self._channel.set_patience(patience_s)
             self._at[: _NUMBER.size] = _NUMBER.pack(0)
-            self._connection.send_bytes(_joined(task, files))
-            answers: list[Any] = orjson.loads(self._connection.recv_bytes())
+            self._channel.send([bytes([task]), *files])
+            answers: list[Any] = orjson.loads(self._channel.receive()[0])
             return answers
         except (EOFError, OSError):
             return self._died(deadline_s)
@@ -195,8 +193,7 @@ class _Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._connection.close()
-        self._socket.close()
+        self._channel.close()
         self._at.close()
 
 
@@ -206,20 +203,21 @@ def serve(descriptor: int, page: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    connection, at = Connection(descriptor), mmap.mmap(page, mmap.PAGESIZE)
-    settings = json.loads(connection.recv_bytes())
+    channel, at = Channel(descriptor), mmap.mmap(page, mmap.PAGESIZE)
+    settings = orjson.loads(channel.receive()[0])
     limits = InspectLimits(**settings["limits"])
     while True:
         answers = []
         try:
-            task, files = _parts(connection.recv_bytes())
+            (asked,), *files = channel.receive()
+            task = _Task(asked)
             answer = _answering(task, limits, settings["network"])
             for place, data in enumerate(files):
                 at[: _NUMBER.size] = _NUMBER.pack(place)
                 signal.setitimer(signal.ITIMER_REAL, settings["deadline_s"])
                 answers.append(answer(data))
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send_bytes(orjson.dumps(answers[1:] if task == _Task.SAME else answers))
+            channel.send([orjson.dumps(answers[1:] if task == _Task.SAME else answers)])
         except (EOFError, OSError):
             return
 
@@ -231,23 +229,6 @@ def _answering(task: _Task, limits: InspectLimits, network: str) -> Callable[[by
     from collect.images import lookalikes
 
     return lookalikes.AgainstTheFirst() if task == _Task.SAME else lookalikes.Vectors(network)
-
-
-def _joined(task: _Task, files: Sequence[bytes]) -> bytes:
-    """Files as one message: what is asked, how many they are, how long each is, then their bytes."""
-    return struct.pack(f"<{len(files) + 2}I", task, len(files), *map(len, files)) + b"".join(files)
-
-
-def _parts(message: bytes) -> tuple[_Task, Iterator[bytes]]:
-    """The inverse of :func:`_joined`."""
-    task, number = struct.unpack_from("<II", message)
-    return _Task(task), _cut(message, 4 * (number + 2), struct.unpack_from(f"<{number}I", message, 8))
-
-
-def _cut(message: bytes, begin: int, lengths: Sequence[int]) -> Iterator[bytes]:
-    for length in lengths:
-        yield message[begin : begin + length]
-        begin += length
 
 
 def _answer(document: dict[str, Any]) -> Picture | Refusal:

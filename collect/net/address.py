@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -161,5 +163,29 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 async def _system_lookup(host: str, port: int) -> list[tuple[Any, ...]]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(found)
+    """What `getaddrinfo` finds, in a thread of its own.
+
+    A name whose servers are silent takes ten seconds and more. The loop's own threads are six on two cores, so six such names
+    would hold up all others; and nobody waits for a daemon at the end. There are as many as there are requests at a time.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[tuple[Any, ...]]] = loop.create_future()
+
+    def look() -> None:
+        try:
+            found, error = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), None
+        except (OSError, UnicodeError) as unknown:
+            found, error = [], unknown
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, found, error)
+
+    def tell(found: list[tuple[Any, ...]], error: Exception | None) -> None:
+        if answer.done():  # nobody waits any more
+            return
+        if error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(found)
+
+    threading.Thread(target=look, name="lookup", daemon=True).start()
+    return await answer

@@ -13,7 +13,7 @@ import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from multidict import CIMultiDictProxy
 from protego import Protego
@@ -69,11 +69,22 @@ class Rules:
 
 
 class RobotsCache:
-    """The rules of every origin met, fetched once a day; many URLs of an origin wait for the same fetch."""
+    """The rules of every origin met, fetched once a day; many URLs of an origin wait for the same fetch.
+
+    A context manager, to be left before its fetcher is: what is still being fetched then has nobody left who waits for it.
+    """
 
     def __init__(self, fetcher: Gets) -> None:
         self._fetcher = fetcher
         self._rules: OrderedDict[str, asyncio.Task[Rules]] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        for task in self._rules.values():
+            task.cancel()
+        await asyncio.gather(*self._rules.values(), return_exceptions=True)
 
     async def rules(self, url: URL) -> Rules:
         """The rules of a URL's origin."""

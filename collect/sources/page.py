@@ -62,8 +62,8 @@ async def refusal(url: str, settings: SourceSettings) -> str:
     """Why robots.txt or tdmrep.json forbid a page, or "". An address that is refused is left to the browser's guard to explain."""
     limits = FetchLimits(deadline_s=settings.timeout_s)
     fetcher = Fetcher(AddressGuard(settings.allow_addresses), Throttle(1, 1), limits, user_agent(settings.contact))
-    async with fetcher:
-        rules = await RobotsCache(fetcher).rules(URL(url))
+    async with fetcher, RobotsCache(fetcher) as robots:
+        rules = await robots.rules(URL(url))
     lost = rules.refusal(url)
     if lost is not None and lost.reason != Reason.ADDRESS:
         return lost.detail

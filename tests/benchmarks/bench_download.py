@@ -9,8 +9,9 @@ Ours fetches, validates, hashes, scores, deduplicates, stores and keeps a ledger
 server's certificate, by one bundle named in SSL_CERT_FILE.
 
 Every run is a process of its own. A first run of twenty URLs, which is not counted, leaves compiled bytecode for both (some
-systems forbid it by PYTHONDONTWRITEBYTECODE); a second tells what starting costs, and so what each further image does. With
-`--runs` the contenders take turns, and the medians count.
+systems forbid it by PYTHONDONTWRITEBYTECODE); further such runs tell what starting costs, and so what each further image does:
+two lines on stderr, and in the JSON up to how many images ours is three times, twice and once as fast. With `--runs` the
+contenders take turns, and the medians count.
 
 img2dataset is taken from the virtual environment that BOXWRIGHT_PEERS names, and left out where there is none. Let it be alone there:
 beside torch, which it then imports, its start takes more than twice as long. Prints JSON.
@@ -219,9 +220,14 @@ def contenders() -> dict[str, Contender]:
     return found
 
 
+def started(contender: Contender, urls: list[str], folder: Path, runs: int) -> float:
+    """CPU seconds of a run of twenty images, the median of so many; the first, which may compile bytecode, does not count."""
+    return statistics.median([contender(urls[:20], fresh(folder))["cpu_s"] for _ in range(runs + 1)][1:])
+
+
 def judged(contenders: dict[str, Contender], urls: list[str], folder: Path, runs: int) -> dict[str, Any]:
     """For each contender its median run, and how many times its images per CPU-second ours are."""
-    starts = {name: [contender(urls[:20], fresh(folder))["cpu_s"] for _ in range(2)][-1] for name, contender in contenders.items()}
+    starts = {name: started(contender, urls, folder, runs) for name, contender in contenders.items()}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for _ in range(runs):
         for name, contender in contenders.items():
@@ -239,7 +245,21 @@ def judged(contenders: dict[str, Contender], urls: list[str], folder: Path, runs
             mine = judged["boxwright"]
             judged[name]["ours_is_faster_by"] = round(mine["images_per_cpu_s"] / judged[name]["images_per_cpu_s"], 2)
             judged[name]["without_start_by"] = round(judged[name]["ms_per_further_image"] / mine["ms_per_further_image"], 2)
+            judged[name]["images_up_to_which_ours_is_faster_by"] = {str(times): crossing(mine, judged[name], times) for times in (3, 2, 1)}
     return judged
+
+
+def crossing(mine: dict[str, Any], other: dict[str, Any], times: int) -> int | None:
+    """Up to how many images ours takes at most a so many-th of the other's CPU, by their starts and further images; None = always."""
+    further_s = (times * mine["ms_per_further_image"] - other["ms_per_further_image"]) / 1000
+    return max(0, round((other["start_cpu_s"] - times * mine["start_cpu_s"]) / further_s)) if further_s > 0 else None
+
+
+def spoken(results: dict[str, Any]) -> list[str]:
+    """The two lines that tell the ratio at any number of images: what a start costs, and what each further image."""
+    starts = ", ".join(f"{name} {result['start_cpu_s']:.2f} CPU-s" for name, result in results.items())
+    further = ", ".join(f"{name} {result['ms_per_further_image']:.2f} ms" for name, result in results.items())
+    return [f"start-up: {starts}", f"each further image: {further}"]
 
 
 def fresh(folder: Path) -> Path:
@@ -261,6 +281,9 @@ def main() -> None:
     files = sorted(path for name in sets for path in (DATA / name).rglob("*") if path.suffix.lower() in {".jpg", ".png", ".jpeg"})
     num_urls = 400 if arguments.quick else len(files)
     document = {scheme: compare(scheme, files, num_urls, arguments) for scheme in arguments.scheme or ("http", "https")}
+    if not arguments.profile:
+        for scheme, results in document.items():
+            sys.stderr.write("".join(f"{scheme}, {line}\n" for line in spoken(results)))
     sys.stdout.write(json.dumps({"images": num_urls, "hosts": NUM_HOSTS, **document}, indent=1) + "\n")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
 from collect.images.duplicates import HashTable, NearIndex, clusters, near_pairs, pack
-from collect.images.hashing import Look, look
+from collect.images.hashing import Look, look, looks
 from collect.images.inspect import inspect
 from collect.images.similarity import confirmed
 from collect.records import Picture
@@ -119,12 +119,24 @@ def test_clusters_join_through_others_and_keep_their_order() -> None:
 
 def test_an_index_read_from_the_ledger_answers_as_the_one_that_grew() -> None:
     pictures = [seen(picture(number)) for number in range(8)]
-    looks = [look(p.phash, p.signature) for p in pictures]
+    looked = [look(p.phash, p.signature) for p in pictures]
     grown, read = NearIndex(10), NearIndex(10)
-    for shown, one in zip(pictures, looks, strict=True):
+    for shown, one in zip(pictures, looked, strict=True):
         grown.add(shown.sha256, one)
-    read.extend([p.sha256 for p in pictures], [p.phash for p in pictures], [pack(one.windows) for one in looks])
-    for one in looks:
+    read.extend([p.sha256 for p in pictures], [p.phash for p in pictures], [pack(one.windows) for one in looked])
+    for one in looked:
         assert grown.suspects(one) == read.suspects(one) != []
     bare = Look(int(pictures[0].phash, 16), np.empty(0, np.uint64))
     assert read.suspects(bare)[0] == (pictures[0].sha256, 0)
+
+
+def test_looks__of_many_are_those_of_each() -> None:
+    pictures = [seen(picture(number)) for number in range(7)]
+    kept = [(p.phash, p.signature) for p in pictures]
+    kept.insert(3, (pictures[0].phash, ""))
+    together = looks(kept)
+    for (phash, signature), one in zip(kept, together, strict=True):
+        alone = look(phash, signature)
+        assert (one.full, one.mirror, one.windows.tolist()) == (alone.full, alone.mirror, alone.windows.tolist())
+    assert len({one.mirror for one in together}) == 8
+    assert looks([]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from collect.images.inspect import InspectLimits, Refusal, inspect
+from collect.images.quality import blurred
 from collect.images.workers import InspectWorkers
 from collect.records import Picture, Reason
 from tests.collect.collecting import encoded, jpeg, picture
@@ -143,6 +145,15 @@ def test_scores_tell_the_useless_from_the_useful(real_data: Path) -> None:
     for name, limit in (("blank", 0.9), ("dark", 0.9), ("blurred", 0.95), ("placeholder", 0.95)):
         assert not [photo for photo in photos if photo.quality[name] > limit], name
     assert not [photo for photo in photos if photo.quality["watermark"] > 0.95]
+
+
+@pytest.mark.parametrize("radius", [0, 0.4, 0.6, 0.8, 1.2, 2, 5])
+def test_blurred_is_the_level_that_a_hundredth_of_the_steps_reach(radius: float) -> None:
+    grey = np.asarray(picture(4, (120, 90)).filter(ImageFilter.GaussianBlur(radius)).convert("L"))
+    rows = grey[::2].astype(int)
+    steps = np.sort(np.abs(2 * rows[:, 1:-1] - rows[:, :-2] - rows[:, 2:]), axis=None)
+    sharp = int(steps[-math.ceil(steps.size * 0.01)])
+    assert blurred(grey) == min(1.0, max(0.0, 1 - (sharp - 2) / 20))
 
 
 def test_a_frame_or_a_letterbox_bar_is_no_banner() -> None:

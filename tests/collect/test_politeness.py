@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -114,6 +115,29 @@ def test_the_guard_knows_schemes_ports_and_its_own_allow_list() -> None:
             guard.check_url(URL(url))
     with pytest.raises(UsageError, match="no IP address or network"):
         AddressGuard(["localhost"])
+
+
+def test_names_whose_servers_are_silent_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, over = socket.getaddrinfo, threading.Event()
+
+    def getaddrinfo(host: str, *rest: Any, **named: Any) -> Any:
+        if host.startswith("silent"):
+            over.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return known("127.0.0.1" if host == "live.test" else host, *rest, **named)
+
+    async def ask() -> None:
+        guard = AddressGuard(("127.0.0.1",))
+        silent = [asyncio.create_task(guard.resolve(f"silent{number}.test")) for number in range(40)]
+        await asyncio.sleep(0)  # all of them ask first
+        try:
+            assert [found["host"] for found in await asyncio.wait_for(guard.resolve("live.test", 80), 10)] == ["127.0.0.1"]
+        finally:
+            over.set()
+        assert {type(error) for error in await asyncio.gather(*silent, return_exceptions=True)} == {socket.gaierror}
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    asyncio.run(ask())
 
 
 @pytest.mark.parametrize(
