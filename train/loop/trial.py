@@ -58,11 +58,11 @@ def objection(
 
 
 def called_there(definition: Definition, released: Sequence[str]) -> dict[str, str]:
-    """Former class name → what a release calls it. It may be older than the definition: a class is renamed while a retrain waits.
+    r"""Former class name → what a release calls it. It may be older than the definition: a class is renamed while a retrain waits.
 
     >>> from pathlib import Path
     >>> from collect.definition import parse, template
-    >>> text = template("pets", [(1, "cat")]).replace('name = "cat"', 'name = "cat"\\nwas = ["kitty", "tom"]')
+    >>> text = template("pets", [(1, "cat")]).replace('name = "cat"', 'name = "cat"\nwas = ["kitty", "tom"]')
     >>> [called_there(parse(Path("x.toml"), text), names) for names in (["cat"], ["kitty"])]
     [{'kitty': 'cat', 'tom': 'cat'}, {'tom': 'kitty', 'cat': 'kitty'}]
     """
