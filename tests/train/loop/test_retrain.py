@@ -16,6 +16,7 @@ from collect.errors import BusyError, NotFoundError, RefusedError, UsageError
 from collect.files import exclusive
 from collect.ledger import Ledger
 from collect.records import Reason, State
+from train.commands.retrain import next_step
 from train.fitting import run as runs
 from train.loop import champion as champions
 from train.loop.champion import best_finished_run
@@ -242,3 +243,16 @@ def test_first_champion__is_the_best_run_of_the_newest_release_not_the_last(shap
     metrics = {"release": "v002", "val": {"AP": -1.0}, "test": {"AP": 0.8}}
     (shapes_set.runs / "a" / "metrics.json").write_text(json.dumps(metrics))
     assert best_finished_run(shapes_set).path.name == "a", "a val split without boxes ranks nothing"
+
+
+@pytest.mark.parametrize(
+    "verdict, finding, says",
+    [
+        ("promoted", "first", "boxwright propose owls --from run:champion"),
+        ("promoted", "worse", "boxwright detect owls/champion PATH"),
+        ("kept_out", "not_shown", "[train] epsilon in dataset.toml"),
+        ("kept_out", "class_fell", "boxwright audit owls"),
+    ],
+)
+def test_each_verdict_names_a_next_step(verdict, finding, says):
+    assert says in next_step("owls", {"verdict": verdict, "finding": finding})
