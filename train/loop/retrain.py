@@ -117,7 +117,9 @@ class _Retrain:
         return "" if made.version == self.progress.release else "; what changed since it was written is for the next retrain"
 
     def new_release(self, champion: Champion | None, *, dry_run: bool = False) -> MadeRelease:
-        check_options(self.dataset, self.options(champion))
+        detector = check_options(self.dataset, self.options(champion))
+        if champion and not self.request.cold and self.options(champion)["detector"] != self.detector_of(champion):
+            self.warm_start(detector, champion)  # only to see whether it fits: a refusal leaves no release
         return make_release(
             self.dataset,
             self.definition,
@@ -135,8 +137,11 @@ class _Retrain:
         """What was asked for, on the champion's detector where no other was."""
         options = dict(self.request.options)
         if champion and not self.request.cold:
-            options.setdefault("detector", config.read(self.dataset.runs / champion.run).detector)
+            options.setdefault("detector", self.detector_of(champion))
         return options
+
+    def detector_of(self, champion: Champion) -> str:
+        return config.read(self.dataset.runs / champion.run).detector
 
     def train(self, champion: Champion | None) -> str:
         """Train the challenger, or go on with it; returns its run."""

@@ -171,6 +171,17 @@ def test_a_wrong_word_leaves_nothing(shapes_set, workspace, options, says):
     assert not shapes_set.release_names() and not list(shapes_set.runs.glob("*"))
 
 
+def test_a_detector_that_the_champion_cannot_warm_start_is_refused_before_there_is_a_release(shapes_set, add_shapes, workspace):
+    quiet = Console(workspace, quiet=True)
+    retrain(ask(workspace), quiet)
+    add_shapes(shapes_set, range(100, 103))
+    other = Request(workspace, "shapes", {**QUICK, "detector": "yolox_mobilenet_v2"})
+    for refuses in (foresee, retrain):
+        with pytest.raises(RefusedError, match="cannot warm-start this detector"):
+            refuses(other, quiet)
+    assert shapes_set.release_names() == ["v001"] and not (shapes_set.runs / STATE).exists(), "what is refused leaves nothing"
+
+
 def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_shapes, workspace, capsys):
     from annotate.release import make_release
     from collect import definition
