@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -193,11 +194,25 @@ def _check_licences(definition: Definition | None, incoming: list[Incoming], hel
     """Say where a dataset's own allow-list will stop its next release; what the dataset has already keeps its licence."""
     if definition is None:
         return
-    licences = [record.licence if (record := held.records.get(entry.picture.sha256)) else entry.licence for entry in incoming]
+    restated = _restated(incoming, held)
+    licences = [
+        record.licence if (record := held.records.get(entry.picture.sha256)) and record.sha256 not in restated else entry.licence
+        for entry in incoming
+    ]
     for spdx in sorted({licence.spdx for licence in licences if licence}):
         if not allows(definition.collect.licenses, spdx):
             word = f"[collect] licenses does not allow '{spdx}', which images of this import have; a release will refuse them until it does"
             found.complain("dataset.toml", spdx, word, Done.NOTED)
+
+
+def _restated(incoming: list[Incoming], held: Held) -> dict[str, Licence]:
+    """Licences by sha256 of images that are held on the word of who imported them, and whose licence is stated now."""
+    return {
+        entry.picture.sha256: entry.licence
+        for entry in incoming
+        if entry.licence and entry.licence.spdx != USER_SUPPLIED
+        if (record := held.records.get(entry.picture.sha256)) and record.licence.spdx == USER_SUPPLIED
+    }
 
 
 def _blobs(incoming: list[Incoming], track: Track) -> Iterator[Blob]:
@@ -218,8 +233,13 @@ def _write_ledger(dataset: Dataset, incoming: list[Incoming], held: Held, reques
             was = f"'{record.split}'" if record.split else "free"
             found.complain(entry.label_file, entry.id, f"is in the dataset already; its split stays {was}", Done.NOTED)
     new = [_record(entry, request) for entry in incoming if entry.picture.sha256 not in held.records]
+    restated = _restated(incoming, held)
+    for spdx, count in Counter(licence.spdx for licence in restated.values()).items():
+        images = "1 image that was" if count == 1 else f"{count:,} images that were"
+        found.complain("dataset", spdx, f"{images} here without a stated licence, and {'has' if count == 1 else 'have'} it now", Done.NOTED)
     with Ledger(dataset.ledger) as ledger:
         ledger.add_images(new)
+        ledger.restate_licences(restated)
     return len(new)
 
 

@@ -104,6 +104,12 @@ class ImageTable(LedgerFile):
             )
             db.execute("UPDATE urls SET state = 'KEPT', reason = '' WHERE sha256 = ? AND state = 'QUARANTINED'", (sha256,))
 
+    def restate_licences(self, licences: Mapping[str, Licence]) -> None:
+        """Give images, by sha256, the licence that is stated for them now."""
+        with self.transaction() as db:
+            rows = ((licence_json(licence), sha256) for sha256, licence in licences.items())
+            db.executemany("UPDATE images SET licence = ? WHERE sha256 = ?", rows)
+
     def free_images(self, sha256s: Sequence[str], told: Mapping[str, str]) -> None:
         """Take the split of an import from images; `told` stays in their `extra` as `freed`."""
         with self.transaction() as db:

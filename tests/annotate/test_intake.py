@@ -229,6 +229,14 @@ def test_images_that_are_there_keep_their_licence_and_no_other_is_told_of(worksp
     assert not [problem for problem in again.problems if "licenses" in problem.problem]
 
 
+def test_a_licence_that_is_stated_later_is_taken__one_that_is_known_stays(workspace, one_image):
+    dataset = workspace.new_dataset("pets")
+    for said, kept, notes in (("", "LicenseRef-User-Supplied", 0), ("CC-BY-4.0", "CC-BY-4.0", 1), ("CC0-1.0", "CC-BY-4.0", 0)):
+        outcome = bring_in(dataset, "coco", one_image, licence=said)
+        assert {record.licence.spdx for record in records_of(dataset).values()} == {kept}
+        assert sum("here without a stated licence, and has it now" in problem.problem for problem in outcome.problems) == notes
+
+
 def test_ids_split_licence_and_unreviewed_are_as_asked(workspace, one_image):
     dataset = workspace.new_dataset("asked")
     document = json.loads(one_image.read_text())

@@ -43,3 +43,18 @@ def test_status__of_what_was_imported_shows_its_labels_and_no_empty_table(
     assert "URLs" not in told
     assert [word for word in told.replace("│", " ").split() if word == "cat" or word.isdigit()][:5] == ["cat", "0", "200", "1", "2"]
     assert "no URL was ever asked for" in told
+
+
+def test_status__after_a_training_the_next_step_is_no_second_one(
+    make_dataset: Callable[..., SmallDataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = make_dataset(images=3)
+    words = ["pets", "--root", str(small.dataset.folder.parents[1])]
+    assert boxwright.main(["release", *words]) == 0 and boxwright.main(["status", *words]) == 0
+    assert "next: `boxwright train pets`" in capsys.readouterr().out
+    run = small.dataset.runs / "v001-fcos_mobilenet_v2-1"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text("{}")
+    assert boxwright.main(["status", *words]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "trained runs: 1; champion: none" in told and "then `boxwright retrain pets`" in told

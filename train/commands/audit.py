@@ -72,7 +72,9 @@ class Audit:
             groups = [record.group or f"near {cluster}" for record, cluster in zip(records, near, strict=True)]
             plan = FoldPlan(arguments.folds, 0, options)
             results = cross_predict(document, dataset.images, groups, dataset.folder / ".cache" / "audit", plan, console.say)
-            suspects = [s.to_json() for s in audit(*from_coco(document, results)) if s.score >= _LEAST][: arguments.top]
+            found = [s.to_json() for s in audit(*from_coco(document, results))]
+            # A whole image is named where it is likely wrong; by its lesser suspicions its boxes are listed anyway.
+            suspects = [s for s in found if s["score"] >= (_LIKELY if s["kind"] == "image" else _LEAST)][: arguments.top]
             write_atomic(dataset.folder / "audit.json", json.dumps(suspects, ensure_ascii=False, indent=1) + "\n")
         self._tell(arguments.name, suspects, console)
         return {"images": len(records), "path": str(dataset.folder / "audit.json"), "suspects": suspects}
@@ -111,9 +113,10 @@ class Audit:
         likely = sum(row[2] > _LIKELY for row in rows)
         title = f"{len(rows):,} suspects, {likely} of them above {_LIKELY:.2f}{_part(rows[:_SHOWN], len(rows))}"
         console.table(("kind", "image", "score", "why"), rows[:_SHOWN], title=title)
-        whole = [s["image"][:12] for s in suspects if s["kind"] == "image" and s["score"] > _LIKELY]
+        whole = [s["image"][:12] for s in suspects if s["kind"] == "image"]
         if whole:
-            console.out(f"{len(whole)} images look wrong as a whole, first {', '.join(whole[:_SHOWN_WHOLE])}")
+            images = "1 image looks" if len(whole) == 1 else f"{len(whole)} images look"
+            console.out(f"{images} wrong as a whole: {', '.join(whole[:_SHOWN_WHOLE])}{' …' if len(whole) > _SHOWN_WHOLE else ''}")
         console.out(f"`boxwright review {name}` shows them first")
 
 

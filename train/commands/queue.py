@@ -110,17 +110,21 @@ def _suggest(dataset: Dataset, recipe: Definition, stock: starving.Stock, consol
     hungers, dry = starving.hungry(recipe, stock), starving.dry_queries(stock.queries)
     applied = apply and not console.dry_run
     diff = starving.change(dataset, hungers, apply=applied)
+    if not any(stock.boxes.values()):
+        console.out(f"nothing is labelled yet: which classes starve shows after a review (`boxwright review {dataset.name}`)")
     for hunger in hungers:
         shown = f", AP {hunger.ap:.3f}" if hunger.ap is not None else ""
         wants = f" of {hunger.quota:,}; `boxwright collect {dataset.name}` asks for more" if hunger.images < hunger.quota else ""
         console.out(f"{hunger.name} starves: {hunger.boxes:,} boxes{shown}; images collected for it: {hunger.images:,}{wants}")
-    if not hungers:
+    if any(stock.boxes.values()) and not hungers:
         console.out("no class starves: none has under half of the median class's boxes")
     for row in dry:
         console.out(f"the query '{row['query']}' ({row['class']}) brought nothing from {row['source']}")
     console.out(diff or "dataset.toml needs no change")
     if diff and not applied:
         console.out("`--apply` writes this")
+    if diff and applied:
+        console.out(f"written into dataset.toml; `boxwright collect {dataset.name}` asks for it")
     return {"starving": [hunger.to_json() for hunger in hungers], "dry_queries": dry, "diff": diff, "applied": bool(diff) and applied}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from collect.console import Console
 from train.commands.train import add_settings, given_settings
+from train.loop.gate import Finding
 from train.loop.retrain import Request, foresee, retrain
 
 
@@ -37,7 +38,20 @@ class Retrain:
         result = retrain(request, console)
         console.out(result["reason"])
         console.out(f"champion: {result['champion']}; {dataset.runs / result['run'] / 'retrain.md'} tells more")
+        console.out(f"next: {next_step(dataset.name, result)}")
         return result
+
+
+def next_step(name: str, result: dict[str, Any]) -> str:
+    """What a person may do after a verdict."""
+    if result["verdict"] == "promoted":
+        return f"`boxwright propose {name} --from run:champion` draws first on new images; `boxwright detect {name}/champion PATH` uses it"
+    if result["finding"] == Finding.NOT_SHOWN:
+        return (
+            f"label more (`boxwright queue {name}`), or train longer; where a model that is not worse will do, "
+            "[train] epsilon in dataset.toml says by how much, and --force is recorded"
+        )
+    return f"look at what it finds no more in its report.html and at its labels (`boxwright audit {name}`), or train longer"
 
 
 RETRAIN = Retrain()

@@ -61,6 +61,7 @@ def _account(dataset: Dataset, described: Definition) -> dict[str, Any]:
             for entry in described.classes
         },
         "releases": dataset.release_names(),
+        "runs": sorted(path.parent.name for path in dataset.runs.glob("*/metrics.json")),
         "champion": json.loads(dataset.champion.read_text()) if dataset.champion.is_file() else None,
     }
 
@@ -76,9 +77,9 @@ def _show(console: Console, name: str, result: dict[str, Any]) -> None:
     champion = result["champion"]
     console.out(
         f"{result['images'][State.KEPT.value]:,} images, {result['boxes']:,} boxes; releases: {', '.join(result['releases']) or 'none'}; "
-        f"champion: {champion['run'] if champion else 'none'}"
+        f"trained runs: {len(result['runs']) or 'none'}; champion: {champion['run'] if champion else 'none'}"
     )
-    console.out(f"next: {_next(name, result['reviewed'], result['releases'], champion is not None)}")
+    console.out(f"next: {_next(name, result)}")
 
 
 def _show_losses(console: Console, result: dict[str, Any]) -> None:
@@ -92,13 +93,14 @@ def _show_losses(console: Console, result: dict[str, Any]) -> None:
             console.out(f"    {example['url']}" + (f"  ({words})" if words else ""))
 
 
-def _next(name: str, verdicts: dict[str, int], releases: list[str], has_champion: bool) -> str:
+def _next(name: str, result: dict[str, Any]) -> str:
     """The step that the loop stands at, as a command."""
+    verdicts, releases = result["reviewed"], result["releases"]
     if not verdicts:
         return f"`boxwright collect {name}`, or `boxwright import {name} PATH --format …`"
     if waiting := verdicts.get(Verdict.PENDING, 0) + verdicts.get(Verdict.NEEDS_BOXES, 0):
         return f"`boxwright review {name}`, where {waiting:,} images wait"
-    if has_champion:
+    if result["champion"] or result["runs"]:
         return f"more images (`boxwright collect {name}`) or fewer errors (`boxwright audit {name}`), then `boxwright retrain {name}`"
     return f"`boxwright train {name}`" if releases else f"`boxwright release {name}`"
 

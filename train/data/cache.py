@@ -96,7 +96,7 @@ def _decode_with_pillow(path: Path) -> Pixels:
                     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
                 if "A" in image.getbands() or "transparency" in image.info:
                     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-                return np.asarray(image.convert("RGB"))
+                return np.array(image.convert("RGB"))  # a copy: as writable as what OpenCV decodes
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error … by the format
         raise UnreadableError(f"{path.name}: {type(error).__name__}: {error}") from error
 

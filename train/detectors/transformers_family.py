@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from torchvision.ops import box_convert
 
 from annotate.coco import Category
 from collect.errors import MissingServiceError, UsageError
+from train.detectors import hub
 from train.detectors.detector import Batch, Build, Detector, HeadRows, RawDetections, Recipe
 
 logger = logging.getLogger(__name__)
@@ -143,7 +142,7 @@ def _build(family: Family, categories: tuple[Category, ...], weights: str) -> tu
         _check_kind(Path(place), family, model_class)
     if place:
         try:
-            with _quiet(transformers):
+            with hub.quiet(transformers, bars=not local):
                 model = model_class.from_pretrained(place, ignore_mismatched_sizes=True, local_files_only=local, **heads)
         except (OSError, ValueError) as error:
             if weights not in {"auto", "none"}:
@@ -164,7 +163,7 @@ def _place(family: Family, weights: str) -> tuple[str, bool]:
         if not (folder / "config.json").is_file():
             raise UsageError(f"--weights {weights}: give a folder as transformers writes it (config.json, model.safetensors)")
         return str(folder), True
-    return family.repository, bool(os.environ.get("BOXWRIGHT_OFFLINE") or os.environ.get("HF_HUB_OFFLINE")) or not _hub_answers()
+    return family.repository, hub.out_of_reach()
 
 
 def _check_kind(folder: Path, family: Family, model_class: Any) -> None:
@@ -179,29 +178,6 @@ def _check_kind(folder: Path, family: Family, model_class: Any) -> None:
         raise UsageError(f"{folder / 'config.json'} is no config of transformers: {error}") from error
     if kind != model_class.config_class.model_type:
         raise UsageError(f"the weights in {folder} are of another architecture: {kind}, not {family.prefix}; choose its --detector")
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the library's table of all tensors that are new; the heads are meant to be."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
-
-
-def _hub_answers(timeout_s: float = 4.0) -> bool:
-    """Whether the hub can be reached at all; without asking, each file would be tried again and again for minutes."""
-    import requests
-
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        requests.head(endpoint, timeout=timeout_s, allow_redirects=True)
-    except requests.RequestException:
-        return False
-    return True
 
 
 def _library() -> Any:

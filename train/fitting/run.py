@@ -105,8 +105,8 @@ def train_run(
                 raise
 
 
-def check_options(dataset: Dataset, options: Options) -> None:
-    """Find what is wrong with the options of :func:`train_run` before there is a release to train on.
+def check_options(dataset: Dataset, options: Options) -> Detector:
+    """Find what is wrong with the options of :func:`train_run` before there is a release to train on; returns the detector they name.
 
     Raises:
         UsageError, NotFoundError: see :func:`train_run`.
@@ -115,7 +115,7 @@ def check_options(dataset: Dataset, options: Options) -> None:
     settings = _recipe(dataset, options, "", tuple(Category(entry.id, entry.name, entry.supercategory) for entry in classes))
     if settings.crops:
         _crops(settings, dataset)
-    open_detector(settings.detector, settings.categories, settings.image_size, settings.weights)
+    return open_detector(settings.detector, settings.categories, settings.image_size, settings.weights)
 
 
 def _settings(dataset: Dataset, options: Options) -> TrainConfig:

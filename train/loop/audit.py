@@ -198,7 +198,8 @@ def _whole(image: str, suspects: Sequence[Suspect]) -> Suspect:
     worst = sorted((suspect.score for suspect in suspects), reverse=True)[:5]
     score = 1 - float(np.prod([1 - 0.9 * value for value in worst]))
     likely = sum(suspect.score > 0.5 for suspect in suspects)
-    return Suspect(image, "", Suspicion.IMAGE, score, f"{likely} of its boxes look wrong" if likely else "little in it looks wrong")
+    alone = f"{likely} of its boxes {'looks' if likely == 1 else 'look'} wrong"
+    return Suspect(image, "", Suspicion.IMAGE, score, alone if likely else "no box of it alone, but all together look wrong")
 
 
 def _seen(image: str, box: str, kind: Suspicion, score: float, why: str, seen: Predictions, row: int, name: str) -> Suspect:
@@ -231,7 +232,7 @@ def audit(images: Sequence[str], labels: Sequence[Labels], predictions: Sequence
     by_image: dict[str, list[Suspect]] = defaultdict(list)
     for suspect in suspects:
         by_image[suspect.image].append(suspect)
-    suspects += [_whole(image, own) for image, own in by_image.items()]
+    suspects += _weighed([_whole(image, own) for image, own in by_image.items()], len(images))
     return sorted(suspects, key=lambda suspect: (-suspect.score, suspect.image, suspect.box, suspect.kind))
 
 
@@ -246,13 +247,15 @@ def against_the_usual(suspects: Sequence[Suspect], boxes: Mapping[str, tuple[str
     for suspect in suspects:
         name, size = boxes[suspect.box] if suspect.box else (suspect.category, "")
         groups[suspect.kind, ("size", size) if suspect.kind == Suspicion.SPURIOUS else ("class", name)].append(suspect)
-    result = []
-    for (_, like), group in groups.items():
-        scores = np.array([suspect.score for suspect in group])
-        as_bad = len(scores) - np.searchsorted(np.sort(scores), scores, side="left")
-        weights = USUAL / (USUAL + as_bad / max(counts[like], 1))
-        result += [replace(suspect, score=float(suspect.score * weight)) for suspect, weight in zip(group, weights, strict=True)]
-    return result
+    return [suspect for (_, like), group in groups.items() for suspect in _weighed(group, counts[like])]
+
+
+def _weighed(group: Sequence[Suspect], num_like: int) -> list[Suspect]:
+    """The suspicions of one kind among `num_like` boxes or images, weighed by how many are as bad; their order stays."""
+    scores = np.array([suspect.score for suspect in group])
+    as_bad = len(scores) - np.searchsorted(np.sort(scores), scores, side="left")
+    weights = USUAL / (USUAL + as_bad / max(num_like, 1))
+    return [replace(suspect, score=float(suspect.score * weight)) for suspect, weight in zip(group, weights, strict=True)]
 
 
 def from_coco(document: Document, results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Labels], list[Predictions], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotate.boxes import Floats
+from annotate.boxes import Floats, iou_matrix
 from annotate.coco import Category, Document
 from collect.errors import RefusedError
 from train.judging import inputs
@@ -19,6 +20,8 @@ from train.judging.intervals import resampled_ap
 from train.loop.gate import Difference, Evidence
 
 RESAMPLES = 1000
+#: Of two boxes that overlap more than this a detector that knows one class for both keeps the surer (the suppression of ours).
+ONE_OBJECT_IOU = 0.6
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,33 @@ def draw(num_images: int, resamples: int, seed: int) -> NDArray[np.int32]:
 def _evaluation(truth: Truth, candidate: Candidate, ids: Mapping[str, int], aliases: Mapping[str, str]) -> Evaluation:
     """Judge a candidate with its categories brought to the truth's ids by name; categories unknown there fall away."""
     own = {category.id: ids.get(aliases.get(category.name, category.name), -1) for category in candidate.categories}
-    results = [{**entry, "category_id": own.get(entry["category_id"], -1)} for entry in candidate.results]
-    kept: Detections = inputs.detections([entry for entry in results if entry["category_id"] >= 0], truth)
+    results = [
+        {**entry, "category_id": own[entry["category_id"]]} for entry in once(candidate.results, own) if own[entry["category_id"]] >= 0
+    ]
+    kept: Detections = inputs.detections(results, truth)
     return evaluate(truth, kept)
+
+
+def once(results: Sequence[Mapping[str, Any]], own: Mapping[int, int]) -> list[Mapping[str, Any]]:
+    """The results, less those that another category gave, surer, for the same object, where `own` makes one of the two.
+
+    A model that knows `cloth mask` and `paper mask` draws both around a face in doubt; held against `mask`, into which they were
+    merged, the second would count as wrong, and every challenger that knows only `mask` would look better than it is.
+    """
+    merged = {kind for kind, count in Counter(own.values()).items() if count > 1 and kind >= 0}
+    kept: list[Mapping[str, Any]] = []
+    boxes: dict[tuple[int, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for entry in results:
+        kind = own.get(entry["category_id"], -1)
+        (boxes[entry["image_id"], kind] if kind in merged else kept).append(entry)
+    for entries in boxes.values():
+        seen: list[Mapping[str, Any]] = []
+        for entry in sorted(entries, key=lambda found: -found["score"]):
+            others = [found["bbox"] for found in seen if found["category_id"] != entry["category_id"]]
+            if not others or iou_matrix(np.array([entry["bbox"]]), np.array(others)).max() <= ONE_OBJECT_IOU:
+                seen.append(entry)
+        kept += seen
+    return kept
 
 
 def _boxes(truth: Truth) -> dict[str, int]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from annotate.release import make_release
 from collect import definition as definitions
 from collect.console import Console
 from collect.definition import Definition
-from collect.errors import NotFoundError, RefusedError, TrainingError, UsageError
+from collect.errors import BoxwrightError, NotFoundError, RefusedError, TrainingError, UsageError
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
 from train.data.release import Release, open_release
@@ -96,7 +97,7 @@ class _Retrain:
     def release(self, champion: Champion | None) -> Release:
         """The release to train on: a new one, or the newest where nothing changed since. It is not written where the retrain is refused."""
         if self.progress.release:
-            self.console.say(f"going on with the retrain on {self.progress.release}")
+            self.console.say(f"going on with the retrain on {self.progress.release}{self.later()}")
             release = open_release(self.dataset, self.progress.release)
             self.check(champion, release.version, release.split_of)
             return release
@@ -107,8 +108,18 @@ class _Retrain:
         self.save(release=made.version)
         return open_release(self.dataset, made.version)
 
+    def later(self) -> str:
+        """Where labels or classes changed since the release that is gone on with, that they are not in it."""
+        try:
+            made = make_release(self.dataset, self.definition, ReleaseOptions(unreviewed=self.request.unreviewed, dry_run=True))
+        except BoxwrightError:  # what stands against a new release is told when there is to be one
+            return ""
+        return "" if made.version == self.progress.release else "; what changed since it was written is for the next retrain"
+
     def new_release(self, champion: Champion | None, *, dry_run: bool = False) -> MadeRelease:
-        check_options(self.dataset, self.options(champion))
+        detector = check_options(self.dataset, self.options(champion))
+        if champion and not self.request.cold and self.options(champion)["detector"] != self.detector_of(champion):
+            self.warm_start(detector, champion)  # only to see whether it fits: a refusal leaves no release
         return make_release(
             self.dataset,
             self.definition,
@@ -126,14 +137,20 @@ class _Retrain:
         """What was asked for, on the champion's detector where no other was."""
         options = dict(self.request.options)
         if champion and not self.request.cold:
-            options.setdefault("detector", config.read(self.dataset.runs / champion.run).detector)
+            options.setdefault("detector", self.detector_of(champion))
         return options
+
+    def detector_of(self, champion: Champion) -> str:
+        return config.read(self.dataset.runs / champion.run).detector
 
     def train(self, champion: Champion | None) -> str:
         """Train the challenger, or go on with it; returns its run."""
         if self.progress.run:
             return self.progress.run
         begun = self.own_run()
+        for path in _runs_with_token(self.dataset, self.progress.token):
+            if path.name != begun:  # killed before its first checkpoint: nothing to go on from, and the lists of runs would name it
+                shutil.rmtree(path)
         where = {"resume": f"{self.dataset.name}/{begun}"} if begun else {"release": self.progress.release}
         result = train_run(
             self.request.workspace,
@@ -161,8 +178,12 @@ class _Retrain:
 
     def own_run(self) -> str:
         """The run that this retrain trains or trained, "" where it has not begun."""
-        begun = None if self.progress.run else _run_with_token(self.dataset, self.progress.token)
-        return self.progress.run or (begun.name if begun else "")
+        if self.progress.run:
+            return self.progress.run
+        begun = [
+            path for path in _runs_with_token(self.dataset, self.progress.token) if checkpoint.path_of(path, checkpoint.LAST).is_file()
+        ]
+        return begun[0].name if begun else ""
 
     def warm_start(self, detector: Detector, champion: Champion) -> WarmStart:
         return warm_start(detector, load_detector(self.dataset.runs / champion.run), champion.run, self.definition)
@@ -219,10 +240,16 @@ def _progress(dataset: Dataset, request: Request, console: Console) -> Progress:
         kept = Progress(**json.loads((dataset.runs / STATE).read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return Progress(secrets.token_hex(4), asked)
-    if kept.asked == asked:
-        return kept
-    console.say("an interrupted retrain had other options; this one begins anew")
-    return Progress(secrets.token_hex(4), asked)
+    if kept.asked != asked:
+        console.say("an interrupted retrain had other options; this one begins anew")
+        return Progress(secrets.token_hex(4), asked)
+    if kept.release not in {"", *dataset.release_names()}:
+        console.say(f"{kept.release}, which an interrupted retrain was at work on, is gone; this one begins anew")
+        return Progress(secrets.token_hex(4), asked)
+    if kept.run and not (dataset.runs / kept.run / "config.json").is_file():
+        console.say(f"{kept.run}, which an interrupted retrain had trained, is gone; it is trained anew")
+        return replace(kept, run="")
+    return kept
 
 
 def _champion(dataset: Dataset, console: Console, own_run: str) -> Champion | None:
@@ -245,12 +272,9 @@ def _champion(dataset: Dataset, console: Console, own_run: str) -> Champion | No
     return champion
 
 
-def _run_with_token(dataset: Dataset, token: str) -> Path | None:
-    """The run of an interrupted retrain that can be gone on with."""
-    for path in dataset.runs.glob("*/config.json"):
-        if f"(retrain {token})" in config.read(path.parent).weights_origin and checkpoint.path_of(path.parent, checkpoint.LAST).is_file():
-            return path.parent
-    return None
+def _runs_with_token(dataset: Dataset, token: str) -> list[Path]:
+    """What a retrain began to train, by the token in its config."""
+    return [path.parent for path in dataset.runs.glob("*/config.json") if f"(retrain {token})" in config.read(path.parent).weights_origin]
 
 
 def _drift(dataset: Dataset, champion: Champion | None, release: Release, run: str) -> dict[str, Any]:

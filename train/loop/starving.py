@@ -59,7 +59,9 @@ class Stock:
 
 
 def hungry(definition: Definition, stock: Stock) -> list[Hunger]:
-    """The classes that starve, the hungriest first."""
+    """The classes that starve, the hungriest first; none where nothing is labelled at all."""
+    if not any(stock.boxes.values()):
+        return []
     counts = [stock.boxes.get(entry.name, 0) for entry in definition.classes]
     wanted = float(np.median(counts)) if len(counts) > 2 else float(max(counts, default=0))
     found = [

@@ -7,7 +7,7 @@ a kill in between loses neither.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,24 @@ def objection(
     return ""
 
 
+def called_there(definition: Definition, released: Sequence[str]) -> dict[str, str]:
+    r"""Former class name → what a release calls it. It may be older than the definition: a class is renamed while a retrain waits.
+
+    >>> from pathlib import Path
+    >>> from collect.definition import parse, template
+    >>> text = template("pets", [(1, "cat")]).replace('name = "cat"', 'name = "cat"\nwas = ["kitty", "tom"]')
+    >>> [called_there(parse(Path("x.toml"), text), names) for names in (["cat"], ["kitty"])]
+    [{'kitty': 'cat', 'tom': 'cat'}, {'tom': 'kitty', 'cat': 'kitty'}]
+    """
+    result = {}
+    for entry in definition.classes:
+        names = (*entry.was, entry.name)
+        there = [name for name in names if name in released]
+        if there:
+            result |= {name: there[-1] for name in names if name not in there}
+    return result
+
+
 @dataclass(frozen=True)
 class Trial:
     """What is compared, and where. `device` is what the champion detects on; `force` promotes whatever comes of it."""
@@ -76,7 +94,7 @@ class Trial:
         """
         if self.champion is None:
             return self._first(run)
-        aliases = {former: entry.name for entry in self.definition.classes for former in entry.was}
+        aliases = called_there(self.definition, [category.name for category in self.release.categories])
         after = Candidate(
             config.read(self.dataset.runs / run).categories, read_detections(self.dataset.runs / run / "detections-test.json")
         )

@@ -64,15 +64,19 @@ def _cells(tag: str, row: Sequence[str]) -> str:
 
 
 def class_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row per class that both models know, as texts."""
-    rows: list[tuple[str, ...]] = []
-    for name, row in result.get("classes", {}).items():
-        low, high = row["interval"]
-        fell = " (fell)" if name in result.get("fallen", ()) else ""
-        numbers = (f"{row['champion_ap']:.3f}", f"{row['challenger_ap']:.3f}", f"{row['delta_ap']:+.3f}{fell}")
-        boxes = f"{row['boxes']}" if row.get("judged", True) else f"{row['boxes']} (too few to judge)"
-        rows.append((name, *numbers, f"{low:+.3f} to {high:+.3f}", boxes))
+    """One row per class that both models know, as texts; where there are several, what the verdict rests on first: their mean."""
+    classes = result.get("classes", {})
+    rows = [_row(f"mean of the {len(classes)}", result, "")] if len(classes) > 1 else []
+    for name, row in classes.items():
+        rows.append(_row(name, row, " (fell)" if name in result.get("fallen", ()) else ""))
     return rows
+
+
+def _row(name: str, row: Mapping[str, Any], fell: str) -> tuple[str, ...]:
+    low, high = row["interval"]
+    boxes = f"{row['boxes']}" if row.get("judged", True) else f"{row['boxes']} (too few to judge)"
+    numbers = (f"{row['champion_ap']:.3f}", f"{row['challenger_ap']:.3f}", f"{row['delta_ap']:+.3f}{fell}")
+    return (name, *numbers, f"{low:+.3f} to {high:+.3f}", boxes)
 
 
 def _sentence(words: str) -> str:

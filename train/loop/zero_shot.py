@@ -18,6 +18,7 @@ from collect.definition import Definition
 from collect.errors import MissingServiceError, RefusedError, UsageError
 from collect.files import sha256_file
 from collect.records import ImageRecord
+from train.detectors import hub
 from train.loop.propose import Found, Proposer, Request
 from train.loop.proposers import Tiled
 
@@ -138,13 +139,18 @@ def open_zero_shot(request: Request) -> Proposer:
         import transformers
     except ImportError as error:
         raise MissingServiceError("zero-shot proposals need transformers; `pip install 'boxwright[transformers]'`") from error
-    place = request.weights or request.model
-    kind = _load(transformers.AutoConfig, place).model_type
+    place, local = _place(request)
+    with hub.quiet(transformers, bars=not local):
+        return _opened(request, transformers, place, local)
+
+
+def _opened(request: Request, transformers: Any, place: str, local: bool) -> Proposer:
+    kind = _load(transformers.AutoConfig, place, local).model_type
     if kind not in FAMILIES:
         raise UsageError(f"{place} is a '{kind}' and takes no text; families that do: {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
     device = _device(request.device)
-    model, told = _load(getattr(transformers, family.model), place, output_loading_info=True)
+    model, told = _load(getattr(transformers, family.model), place, local, output_loading_info=True)
     if absent := sorted(told["missing_keys"]):
         raise RefusedError(
             f"the weights of {place} lack {len(absent)} of the tensors of its model, {absent[0]} among them, "
@@ -152,7 +158,7 @@ def open_zero_shot(request: Request) -> Proposer:
         )
     proposer = ZeroShotProposer(
         model=model.to(device).eval(),
-        processor=_load(getattr(transformers, family.processor), place),
+        processor=_load(getattr(transformers, family.processor), place, local),
         ask=family.ask,
         phrases=_narrowed(phrases_of(request.definition), request),
         name=f"zero-shot:{Path(request.model).name if Path(request.model).is_dir() else request.model}",
@@ -170,15 +176,33 @@ def _narrowed(phrases: tuple[tuple[str, str], ...], request: Request) -> tuple[t
     return tuple(pair for pair in phrases if pair[0] == wanted)
 
 
-def _load(kind: Any, place: str, **more: bool) -> Any:
+def _place(request: Request) -> tuple[str, bool]:
+    """Where the weights are looked for: a folder or a name on the hub; and whether only on this machine.
+
+    Raises:
+        MissingServiceError: the folder is not there.
+    """
+    place = request.weights or request.model
+    folder = Path(place).expanduser()
+    if folder.is_dir():
+        return str(folder), True
+    if place.startswith(("/", "./", "../", "~")):
+        raise MissingServiceError(f"there is no folder {place}; give that of a downloaded model: --from zero-shot:FOLDER")
+    return place, hub.out_of_reach()
+
+
+def _load(kind: Any, place: str, local: bool, **more: bool) -> Any:
     try:
-        return kind.from_pretrained(place, **more)
+        return kind.from_pretrained(place, local_files_only=local, **more)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MissingServiceError(
-            f"the zero-shot model '{place}' cannot be had, neither from this disk nor from the hub: {reason} "
-            "Check the name and the network, or give the folder of a downloaded copy: --from zero-shot:FOLDER"
-        ) from error
+        if Path(place).is_dir():
+            words = f"the folder {place} holds no zero-shot model that transformers can load: {reason}"
+        elif local:
+            words = f"the zero-shot model '{place}' is not in the hub's cache on this machine, and the hub does not answer"
+        else:
+            words = f"the hub gives no zero-shot model '{place}': {reason}"
+        raise MissingServiceError(f"{words}; give the folder of a downloaded copy: --from zero-shot:FOLDER") from error
 
 
 def _device(wanted: str) -> str:

@@ -70,6 +70,18 @@ def test_what_models_overlook_anyway_is_not_suspicious():
     assert spurious[0] == "extra"
 
 
+def test_images_with_many_small_doubts_are_not_all_wrong_as_a_whole():
+    images, labels, predictions = world(3)
+    shifts = np.random.default_rng(0).uniform(-25, 25, 60)  # each model lies beside the boxes of its image, by more or less
+    predictions = [Predictions(p.boxes_D4 + [shift, 0, 0, 0], p.labels_D, p.scores_D) for p, shift in zip(predictions, shifts, strict=True)]
+    victim = labels[7]
+    labels[7] = Labels(victim.boxes_N4 * [0.2, 0.2, 1, 1] + [250, 150, 0, 0], victim.labels_N, victim.ids)
+    whole = [s for s in audit(images, labels, predictions, NAMES) if s.kind == Suspicion.IMAGE]
+    assert whole[0].image == "image7" and whole[0].score > 0.5
+    assert sum(s.score > 0.5 for s in whole) <= 6, "a tenth of the images at most"
+    assert len(whole) == 60, "the order of the others is still told"
+
+
 @given(st.integers(0, 1000))
 def test_scores_are_shares_and_sorted(seed):
     suspects = audit(*world(seed, 5), NAMES)

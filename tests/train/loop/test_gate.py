@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from annotate.coco import Category
 from collect.errors import RefusedError
 from train.judging.evaluate import evaluate
-from train.loop.evidence import Candidate, gather
+from train.loop.evidence import Candidate, gather, once
 from train.loop.gate import Difference, Evidence, Finding, Policy, check_frozen, decide, document, fallen_classes
 
 
@@ -161,6 +161,20 @@ def test_renamed_and_new_classes():
     assert list(told.only_challenger) == ["dog"]
     with pytest.raises(RefusedError, match="no category in common"):
         gather(truth, old, Candidate(CATEGORIES, b), {}, resamples=50)
+
+
+def test_merged_classes__what_two_former_ones_saw_in_one_object_counts_once():
+    truth, a, _ = scene(1, 40, 0.0)
+    cats = [entry for entry in a if entry["category_id"] == 1]
+    doubt = [
+        {**entry, "category_id": 8, "score": entry["score"] * 0.9, "bbox": [1.02 * value for value in entry["bbox"]]} for entry in cats
+    ]
+    known = [Category(7, "kitty"), Category(8, "tom")]
+    old = Candidate(known, [*({**entry, "category_id": 7} for entry in cats), *doubt])
+    told = gather(truth, old, Candidate(CATEGORIES[:1], cats), {"kitty": "cat", "tom": "cat"}, resamples=50)
+    assert told.classes["cat"].value == 0.0, "an equal challenger is not better for knowing one class less"
+    apart = [{**entry, "category_id": 8, "score": 0.5, "bbox": [value + 200 for value in entry["bbox"]]} for entry in cats]
+    assert len(once([*cats, *apart], {1: 1, 8: 1})) == 2 * len(cats), "two objects stay two"
 
 
 def test_equal_detections_are_not_better():

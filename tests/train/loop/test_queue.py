@@ -140,6 +140,9 @@ def test_queue_and_suggest_from_the_command_line(make_dataset, noise, workspace,
     result = json.loads(capsys.readouterr().out)
     assert result["queue"][0]["image"] == records[1].sha256
     assert json.loads((dataset.folder / "queue.json").read_text()) == result["queue"]
+    assert boxwright.main(["queue", "pets", "--suggest", *words[:-1]]) == 0
+    spoken = capsys.readouterr().out
+    assert "nothing is labelled yet" in spoken and "starves:" not in spoken
     with Journal(dataset.labels) as journal:
         for x in (1, 20, 40):
             journal.append([box_event(Kind.DRAW, "reviewer:a", records[0].sha256, new_box_id(), Status.PRESENT, "cat", (x, 1, 9, 9))])
@@ -163,6 +166,9 @@ def test_queue_and_suggest_from_the_command_line(make_dataset, noise, workspace,
     assert "quota = 600" not in told["diff"], "a quota of 200 with no image collected asks for more already"
     assert boxwright.main(["queue", "pets", "--suggest", "--apply", *words]) == 0
     assert json.loads(capsys.readouterr().out)["diff"] == told["diff"]
+    dataset.definition.write_text(before)
+    assert boxwright.main(["queue", "pets", "--suggest", "--apply", *words[:-1]]) == 0
+    assert "written into dataset.toml; `boxwright collect pets` asks for it" in capsys.readouterr().out
     hen = definition.load(dataset).class_named("hen")
     assert (hen.quota, hen.queries) == (200, ("hen", "chicken"))
     assert boxwright.main(["queue", "pets", "--suggest", *words]) == 0

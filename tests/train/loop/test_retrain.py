@@ -16,6 +16,7 @@ from collect.errors import BusyError, NotFoundError, RefusedError, UsageError
 from collect.files import exclusive
 from collect.ledger import Ledger
 from collect.records import Reason, State
+from train.commands.retrain import next_step
 from train.fitting import run as runs
 from train.loop import champion as champions
 from train.loop.champion import best_finished_run
@@ -170,6 +171,17 @@ def test_a_wrong_word_leaves_nothing(shapes_set, workspace, options, says):
     assert not shapes_set.release_names() and not list(shapes_set.runs.glob("*"))
 
 
+def test_a_detector_that_the_champion_cannot_warm_start_is_refused_before_there_is_a_release(shapes_set, add_shapes, workspace):
+    quiet = Console(workspace, quiet=True)
+    retrain(ask(workspace), quiet)
+    add_shapes(shapes_set, range(100, 103))
+    other = Request(workspace, "shapes", {**QUICK, "detector": "yolox_mobilenet_v2"})
+    for refuses in (foresee, retrain):
+        with pytest.raises(RefusedError, match="cannot warm-start this detector"):
+            refuses(other, quiet)
+    assert shapes_set.release_names() == ["v001"] and not (shapes_set.runs / STATE).exists(), "what is refused leaves nothing"
+
+
 def test_a_run_that_is_there_becomes_the_first_champion(shapes_set, unlabelled_shapes, workspace, capsys):
     from annotate.release import make_release
     from collect import definition
@@ -242,3 +254,16 @@ def test_first_champion__is_the_best_run_of_the_newest_release_not_the_last(shap
     metrics = {"release": "v002", "val": {"AP": -1.0}, "test": {"AP": 0.8}}
     (shapes_set.runs / "a" / "metrics.json").write_text(json.dumps(metrics))
     assert best_finished_run(shapes_set).path.name == "a", "a val split without boxes ranks nothing"
+
+
+@pytest.mark.parametrize(
+    "verdict, finding, says",
+    [
+        ("promoted", "first", "boxwright propose owls --from run:champion"),
+        ("promoted", "worse", "boxwright detect owls/champion PATH"),
+        ("kept_out", "not_shown", "[train] epsilon in dataset.toml"),
+        ("kept_out", "class_fell", "boxwright audit owls"),
+    ],
+)
+def test_each_verdict_names_a_next_step(verdict, finding, says):
+    assert says in next_step("owls", {"verdict": verdict, "finding": finding})

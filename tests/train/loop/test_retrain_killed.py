@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,3 +113,50 @@ def test_killed_about_the_crowning(shapes_set, add_shapes, workspace, monkeypatc
     assert (result["finding"] == "first") == first
     assert result.get("champion_before", "") == before
     assert not (shapes_set.runs / STATE).is_file()
+
+
+def test_interrupted__what_changed_before_it_goes_on(shapes_set, add_shapes, workspace, monkeypatch, capsys):
+    """Its run deleted, a class renamed, labels added: it says so, and ends; no run without a checkpoint stays."""
+    told = Console(workspace)
+    ask = Request(workspace, "shapes", {**OPTIONS, "epochs": 1})
+    first = retrain(ask, told)["run"]
+    add_shapes(shapes_set, range(100, 104))
+
+    def killed(*_arguments, **_more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:  # before its first checkpoint: nothing but a config
+        patched.setattr("train.fitting.checkpoint.save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(ask, told)
+    lost = _runs(shapes_set) - {first}
+    assert len(lost) == 1
+    with monkeypatch.context() as patched:  # before the verdict
+        patched.setattr("train.loop.trial.gather", killed)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(ask, told)
+        run = json.loads((shapes_set.runs / STATE).read_text())["run"]
+        assert _runs(shapes_set) == {first, run}
+        shutil.rmtree(shapes_set.runs / run)
+        text = shapes_set.definition.read_text().replace('name = "disc"', 'name = "plate"\nwas = ["disc"]')
+        shapes_set.definition.write_text(text)
+        capsys.readouterr()
+        with pytest.raises(KeyboardInterrupt):
+            retrain(ask, told)
+        words = capsys.readouterr().err
+        assert f"{run}, which an interrupted retrain had trained, is gone; it is trained anew" in words
+        assert "going on with the retrain on v002; what changed since it was written is for the next retrain" in words
+    result = retrain(ask, told)
+    assert result["release"] == "v002" and set(result["classes"]) == {"disc", "bar"}, "judged under the names of its release"
+    with monkeypatch.context() as patched:
+        patched.setattr("train.loop.trial.gather", killed)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(ask, told)
+    assert json.loads((shapes_set.runs / STATE).read_text())["release"] == "v003"
+    shutil.rmtree(shapes_set.releases / "v003")
+    assert retrain(ask, told)["release"] == "v003"
+    assert "v003, which an interrupted retrain was at work on, is gone; this one begins anew" in capsys.readouterr().err
+
+
+def _runs(dataset) -> set[str]:
+    return {path.parent.name for path in dataset.runs.glob("*/config.json")}

@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from collect import definition
 from collect.errors import MissingServiceError, RefusedError, UsageError
+from train.data.cache import decode
 from train.loop.propose import Request, open_proposer
 from train.loop.zero_shot import phrases_of
 
@@ -126,6 +128,14 @@ def request_for(make_dataset, workspace):
     return lambda **more: Request(workspace, dataset, recipe, threshold=0.0, **more)
 
 
+def test_no_bars_and_no_warnings(owlv2, request_for, tmp_path, capfd):
+    picture = tmp_path / "palette.png"
+    PIL.Image.new("P", (60, 40), 3).save(picture, transparency=0)
+    proposer = open_proposer(f"zero-shot:{owlv2}", request_for())
+    proposer.propose(decode(picture), None)  # a warning of torch about read-only memory would be an error here
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("family", [pytest.param("grounding_dino", marks=pytest.mark.slow), "owlv2", "sam3", "sam3_video"])
 def test_a_folder_of_weights_proposes_by_phrase(family, request_for, request):
     folder = request.getfixturevalue(family)
@@ -175,10 +185,17 @@ def test_one_class_only(owlv2, request_for):
     assert proposer.phrases == (("dog", "dog"),)
 
 
-def test_absent_weights_say_so(request_for, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(MissingServiceError, match="zero-shot:FOLDER"):
-        open_proposer("zero-shot:nobody/nothing-here", request_for())
+def test_absent_weights_say_so__without_asking_again_and_again(request_for, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    for source, says in (
+        ("nobody/nothing-here", "not in the hub's cache on this machine, and the hub does not answer"),
+        ("/no/such/folder", "there is no folder /no/such/folder"),
+        (str(tmp_path), "holds no zero-shot model"),
+    ):
+        with pytest.raises(MissingServiceError, match=f"{says}.*zero-shot:FOLDER"):
+            open_proposer(f"zero-shot:{source}", request_for())
+    assert not caplog.records, "the library says nothing of its own"
 
 
 def test_a_model_that_takes_no_text_is_refused(tmp_path, request_for):
