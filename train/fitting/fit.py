@@ -96,7 +96,7 @@ class Training:
         )
         cache = ImageCache(release.cache, recipe.cached_px(config))
         self.images = loader.SplitImages(split, release.images, cache, recipe.augmentation(config), config.seed)
-        self.steps_per_epoch = len(self.plan.batches(0))
+        self.steps_per_epoch = self.plan.per_epoch()
         self.bf16 = config.precision == "bf16"
         self.agreed = 0.0
         self._watched: tuple[Tensor, tuple[str, ...]] | None = None

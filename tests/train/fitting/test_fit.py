@@ -97,8 +97,8 @@ def test_resume__after_a_kill_every_bit_is_as_if_never_killed(
 ) -> None:
     """SIGKILL in the middle of an epoch, with accumulation, EMA, sampling by chance, pixel noise and two sizes."""
     make_release(train=24)
-    options = ["--epochs", "3", "--accumulate", "2", "--multi-scale", "0.5", "--sampling", "repeat-factor", "--mosaic", "0.3"]
-    given = {**SMALL, "epochs": 3, "accumulate": 2, "multi_scale": 0.5, "sampling": "repeat-factor", "mosaic": 0.3}
+    options = ["--epochs", "3", "--accumulate", "2", "--multi-scale", "0.5", "--sampling", "class-balanced", "--mosaic", "0.3"]
+    given = {**SMALL, "epochs": 3, "accumulate": 2, "multi_scale": 0.5, "sampling": "class-balanced", "mosaic": 0.3}
     running = subprocess.Popen(
         command(workspace, "shapes", *WORDS, *options, "--checkpoint-every", "0"), env=environment(), stderr=subprocess.PIPE, text=True
     )
@@ -167,7 +167,9 @@ def test_resume__after_kills_at_random_moments_every_bit_is_as_if_never_killed(
 
 
 def test_resume__of_a_finished_run_only_judges_again(make_release: MakeRelease, workspace: Workspace) -> None:
+    make_release("others")
     make_release()
+    train_run(workspace, "others", {**SMALL, "epochs": 1})  # of the same name: `--resume` means the dataset's own
     first = train_run(workspace, "shapes", {**SMALL, "epochs": 1})
     again = train_run(workspace, "shapes", {"resume": first["run"], "device": "cpu"})
     assert again["metrics"]["val"] == first["metrics"]["val"]
