@@ -114,6 +114,7 @@ class Training:
     def document(self) -> dict[str, Any]:
         """The checkpoint: everything that :meth:`resume` needs."""
         return {
+            "architecture": self.detector.architecture,
             "model": self.detector.state_dict(),
             "ema": self.average.model.state_dict(),
             "ema_updates": self.average.updates,
@@ -324,7 +325,8 @@ class Training:
 
     def _save_best(self) -> None:
         if self.ranks.first:
-            document = {"ema": self.average.model.state_dict(), "epoch": self.state.epoch, "score": self.state.best}
+            weights = {"architecture": self.detector.architecture, "ema": self.average.model.state_dict()}
+            document = {**weights, "epoch": self.state.epoch, "score": self.state.best}
             checkpoint.save(checkpoint.path_of(self.run_path, checkpoint.BEST), document)
 
     @contextmanager
@@ -381,7 +383,9 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
     """
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True  # few sizes come again and again, so trying out its algorithms pays
-    detector = open_detector(config.detector, config.categories, config.image_size, "none" if how.resume else config.weights)
+    document = checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)) if how.resume else {}
+    weights = "none" if how.resume else config.weights
+    detector = open_detector(config.detector, config.categories, config.image_size, weights, document.get("architecture"))
     if how.prepare and not how.resume:
         detector.weights_origin = how.prepare(detector)
     detector.to(ranks.device).to(memory_format=torch.channels_last)
@@ -390,7 +394,7 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
         settings.write(run_path, config)
     training = Training(config, release, detector, ranks, run_path, how.validate)
     if how.resume:
-        training.resume(checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)))
+        training.resume(document)
         if ranks.first:
             checkpoint.sweep(run_path / "checkpoints")
     with threads(config.threads):
