@@ -194,7 +194,7 @@ def _build(family: Family, categories: tuple[Category, ...], weights: str, archi
             _hold_constants(model)
             return model, f"COCO ({place})" if weights == "auto" else place
     config_class = getattr(transformers, f"{family.prefix}Config")
-    config = config_class.from_dict({**(architecture or _offline(config_class, family)), **heads})
+    config = config_class.from_dict({**architecture, **heads}) if architecture else config_class(**_offline(config_class, family), **heads)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # RF-DETR has one, and torch would tell the user
         model = model_class(config)
@@ -213,12 +213,11 @@ def _hold_constants(model: Any) -> None:
 
 
 def _offline(config_class: Any, family: Family) -> dict[str, Any]:
-    """The library's default config, with the family's own settings in it, those of the backbone too."""
-    default = config_class().to_dict()
+    """The family's own settings, those of the backbone within the library's defaults."""
     settings = dict(family.offline)
     if "backbone_config" in settings:
-        settings["backbone_config"] = {**default["backbone_config"], **settings["backbone_config"]}
-    return {**default, **settings}
+        settings["backbone_config"] = {**config_class().backbone_config.to_dict(), **settings["backbone_config"]}
+    return settings
 
 
 def _told(config: Any) -> dict[str, Any]:

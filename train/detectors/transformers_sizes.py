@@ -41,7 +41,6 @@ _RESNET_18: Settings = {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2,
 DFINE_N: Settings = {
     "backbone_config": _HGNET_B0 | _stages(3, 4),
     "d_model": 128,
-    "head_dim": 16,
     "num_feature_levels": 2,
     "feat_strides": [16, 32],
     "encoder_in_channels": [512, 1024],

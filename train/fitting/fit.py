@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from collect.errors import TrainingError
+from collect.errors import TrainingError, UsageError
 from train.data import loader
 from train.data.cache import ImageCache
 from train.data.release import Release
@@ -62,6 +62,7 @@ class State:
     validated: float = 0.0
     without_better: int = 0
     finished: bool = False
+    world: int = 1
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -89,7 +90,7 @@ class Training:
         self.optimiser = recipe.optimiser(detector, config)
         model = ranks.wrap(detector)
         self.model: nn.Module = cast("nn.Module", torch.compile(model)) if config.compile else model
-        self.state = State()
+        self.state = State(world=ranks.world)
         split = release.splits["train"]
         self.plan = Plan(
             repeats(split, config.sampling), config.batch_size, config.seed, recipe.sides(config, detector.stride), ranks.rank, ranks.world
@@ -103,7 +104,17 @@ class Training:
         self._interrupted = False
 
     def resume(self, document: dict[str, Any]) -> None:
-        """Go on from a checkpoint's document (see :func:`train.fitting.checkpoint.load`)."""
+        """Go on from a checkpoint's document (see :func:`train.fitting.checkpoint.load`).
+
+        Raises:
+            UsageError: another number of processes wrote it, which share an epoch otherwise.
+        """
+        world = document["state"].get("world", 1)
+        if world != self.ranks.world and not document["state"]["finished"]:
+            raise UsageError(
+                f"{self.run_path.name} was trained by {world} processes, not {self.ranks.world}: resume it with `torchrun "
+                f"--nproc-per-node {world} -m boxwright train …`, or begin a new run from its --weights {self.run_path}/checkpoints/best.pt"
+            )
         for module, state in ((self.detector, document["model"]), (self.average.model, document["ema"])):
             checkpoint.fill(module, state, self.run_path.name, self.config.detector)
         self.average.updates = document["ema_updates"]

@@ -224,6 +224,17 @@ def test_two_processes__also_where_a_rank_has_no_box(make_release: MakeRelease, 
     assert (path / "report.html").is_file()
 
 
+def test_resume__with_another_number_of_processes_is_refused(make_release: MakeRelease, workspace: Workspace) -> None:
+    """They share an epoch otherwise: some images would come twice, others never."""
+    make_release()
+    run = Path(train_run(workspace, "shapes", {**SMALL, "epochs": 1})["path"])
+    document = last(run)
+    document["state"] |= {"world": 2, "finished": False}
+    checkpoint.save(checkpoint.path_of(run, checkpoint.LAST), document)
+    with pytest.raises(UsageError, match="trained by 2 processes, not 1: resume it with `torchrun --nproc-per-node 2"):
+        train_run(workspace, "shapes", {"resume": run.name, "device": "cpu"})
+
+
 def test_time_budget__ends_and_anneals(make_release: MakeRelease, workspace: Workspace) -> None:
     make_release()
     result = train_run(workspace, "shapes", {**SMALL, "epochs": 10_000, "time_budget_s": 1.5, "budget_clock": "cpu"})
@@ -335,6 +346,10 @@ def test_release_without_boxes(make_release: MakeRelease, workspace: Workspace) 
         (["--resume", "v001-none-1"], 3, "unknown run"),
         (["--device", "cuda:7"], 5, "use --device cpu"),
         (["--augment", "/nowhere.json"], 3, "there is no /nowhere.json"),
+        (["--device", "meta"], 2, "'meta' is no device that this trains on"),
+        (["--seed", "-1"], 2, "--seed -1: at least 0"),
+        (["--freeze", "-3"], 2, "--freeze -3: stages"),
+        (["--workers", "-5"], 2, "--workers -5: processes"),
         ([], 10, "no boxes in its train split"),
     ],
 )

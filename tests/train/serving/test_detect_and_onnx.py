@@ -17,7 +17,7 @@ from torch import nn
 from annotate.boxes import iou_matrix
 from annotate.coco import Category
 from boxwright import main
-from collect.errors import MissingServiceError, NotFoundError, RefusedError, UsageError
+from collect.errors import MissingServiceError, NotFoundError, RefusedError, StorageError, UsageError
 from collect.workspace import Dataset, Workspace
 from train.commands.detect import _least_score, _Work
 from train.detectors.detector import Detections, open_detector
@@ -84,6 +84,14 @@ def test_export__refuses_what_it_cannot_compare(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="finds no box at all"):
         export(detector, tmp_path / "model.onnx", pictures(1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_export__where_nothing_can_be_written(tmp_path: Path) -> None:
+    """No failure of an exporter, and said at once."""
+    (tmp_path / "file").write_text("no folder")
+    detector = open_detector("fcos_mobilenet_v2", CATEGORIES, 96, "auto")
+    with pytest.raises(StorageError):
+        export(detector, tmp_path / "file" / "model.onnx", pictures(1))
 
 
 def test_export__without_suppression_of_what_is_not_dense(tmp_path: Path) -> None:
