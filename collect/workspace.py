@@ -129,20 +129,24 @@ class Workspace:
     def dataset_names(self) -> list[str]:
         return sorted(path.parent.name for path in self.datasets.glob("*/dataset.toml"))
 
-    def run_path(self, run: str) -> Path:
+    def run_path(self, run: str, dataset: str = "") -> Path:
         """The folder of a run given by its name (`v001-fcos-1`, when only one dataset has it), `NAME/RUN`, `NAME/champion` or a path.
+
+        Where a `dataset` is at hand, its own run of that name is meant, and `champion` is its champion.
 
         Raises:
             NotFoundError: no such run, or no champion yet.
             UsageError: several datasets have a run of that name.
             CorruptError: champion.json names none.
         """
-        for direct in (Path(run), self.runs / run):
+        if dataset and run == "champion":
+            run = f"{dataset}/champion"
+        for direct in (Path(run), self.runs / run, *([self.runs / dataset / run] if dataset else [])):
             if (direct / "config.json").is_file():
                 return direct.resolve()
-        dataset, _, last = run.partition("/")
+        owner, _, last = run.partition("/")
         if last == "champion":
-            return self.run_path(f"{dataset}/{self.dataset(dataset).champion_run()}")
+            return self.run_path(f"{owner}/{self.dataset(owner).champion_run()}")
         found = sorted(self.runs.glob(f"*/{run}/config.json")) if _NAME.fullmatch(run) else []
         if len(found) > 1:
             choices = ", ".join(f"{path.parent.parent.name}/{run}" for path in found)

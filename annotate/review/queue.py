@@ -249,7 +249,7 @@ def detections_of(workspace: Workspace, dataset: Dataset, run: str) -> dict[str,
     Raises:
         NotFoundError: no such run, or one that was never judged.
     """
-    folder = workspace.run_path(run)
+    folder = workspace.run_path(run, dataset.name)
     path = next((path for split in ("test", "val", "train") if (path := folder / f"errors-{split}.json").is_file()), None)
     if path is None:
         raise NotFoundError(f"{run} was never judged; `boxwright evaluate {run} --report` does it")

@@ -36,6 +36,8 @@ def test_run_path__by_name_by_dataset_and_when_ambiguous(tmp_path: Path) -> None
     assert workspace.run_path("owls/v001-fcos-1") == workspace.runs / "owls" / "v001-fcos-1"
     with pytest.raises(UsageError, match="cats/v001-fcos-1, owls/v001-fcos-1"):
         workspace.run_path("v001-fcos-1")
+    assert workspace.run_path("v001-fcos-1", "owls") == workspace.runs / "owls" / "v001-fcos-1"
+    assert workspace.run_path("cats/v001-fcos-1", "owls") == workspace.runs / "cats" / "v001-fcos-1"
     with pytest.raises(NotFoundError, match="did you mean"):
         workspace.run_path("owls/v001-fcos-2")
 
@@ -53,7 +55,7 @@ def test_run_path__of_the_champion(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no champion yet; `boxwright retrain owls`"):
         workspace.run_path("owls/champion")
     dataset.champion.write_text('{"run": "v001-fcos-1"}')
-    assert workspace.run_path("owls/champion") == run
+    assert workspace.run_path("owls/champion") == workspace.run_path("champion", "owls") == run
     dataset.champion.write_text("[]")
     with pytest.raises(CorruptError, match="names no run"):
         workspace.run_path("owls/champion")

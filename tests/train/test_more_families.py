@@ -12,7 +12,7 @@ import torch
 from annotate.boxes import iou_matrix, xywh_from_xyxy
 from annotate.coco import Category
 from train.detectors import transformers_family
-from train.detectors.detector import Batch, Detector, open_detector
+from train.detectors.detector import Batch, Detector, freeze, open_detector
 from train.detectors.selective_search import proposals
 
 CATEGORIES = (Category(1, "red"), Category(5, "blue"))
@@ -50,6 +50,8 @@ def check_contract(detector: Detector, batch: Batch) -> None:
     total.backward()
     empty = Batch(batch.images_B3HW, [torch.zeros(0, 4)] * len(batch), [torch.zeros(0, dtype=torch.int64)] * len(batch))
     assert torch.isfinite(torch.stack(list(detector.loss(empty).values())).sum())
+    freeze(detector, len(detector.stages()))
+    assert detector.backbone_parameters()
     detector.eval()
     with torch.no_grad():
         found = detector.predict(batch.images_B3HW)

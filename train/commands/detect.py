@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from collect.files import safe_join, storage_errors, write_atomic
 from train.detectors.detector import Detections
 from train.judging.run_files import best_f1_score
 from train.serving.draw import draw
-from train.serving.pictures import VIDEOS, Frame, Unreadable, VideoWriter, frames
+from train.serving.pictures import VIDEOS, Frame, Unreadable, VideoWriter, frames, video_name
 from train.serving.predictor import Predictor
+from train.serving.suppression import CLASS_OVERLAP, across_classes
 from train.serving.tiles import Tiling
 
 #: Of a run that was judged on nothing.
@@ -26,7 +28,7 @@ _USUAL = 0.3
 
 
 class Detect:
-    """Writes annotated pictures or video, and detections.json."""
+    """Writes annotated pictures or video, and detections.json: a COCO document whose annotations have scores."""
 
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("run", help="a run: its name, NAME/RUN, NAME/champion or its folder")
@@ -34,12 +36,21 @@ class Detect:
         parser.add_argument("--out", type=Path, default=Path("detections"), metavar="DIR", help="where to write (default: %(default)s)")
         parser.add_argument("--threshold", type=float, metavar="S", help="least score (default: where the run's F1 was best)")
         parser.add_argument("--tiles", type=int, default=0, metavar="PX", help="also look at tiles of this side, for small objects")
+        parser.add_argument(
+            "--class-overlap",
+            type=float,
+            default=CLASS_OVERLAP,
+            metavar="IOU",
+            help="of boxes of different classes that overlap by more only the surest is kept (default: %(default)s; 1 = keep all)",
+        )
         parser.add_argument("--device", default="auto", help="cpu, cuda (default: what there is)")
         parser.add_argument("--seconds", type=float, default=0.0, help="how long to read a camera (default: until Ctrl-C)")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
             raise UsageError(f"--threshold {arguments.threshold} is no score; give a number from 0 to 1")
+        if not 0 <= arguments.class_overlap <= 1:
+            raise UsageError(f"--class-overlap {arguments.class_overlap} is no overlap; give a number from 0 to 1 (1 = keep all)")
         for word in arguments.paths:
             if arguments.out.resolve() in {Path(word).resolve(), Path(word).resolve().parent} and Path(word).suffix.lower() not in VIDEOS:
                 raise UsageError(
@@ -48,9 +59,9 @@ class Detect:
         tiling = Tiling(arguments.tiles) if arguments.tiles else None
         run_path = console.workspace.run_path(arguments.run)
         predictor = Predictor.from_run(run_path, arguments.device, tiling)
-        work = _Work(predictor, arguments.out, _least_score(run_path, arguments.threshold), console.dry_run)
+        work = _Work(predictor, arguments.out, _least_score(run_path, arguments.threshold), arguments.class_overlap, console.dry_run)
         try:
-            for item in console.track(frames(arguments.paths, arguments.seconds), "detecting"):
+            for item in console.track(frames(arguments.paths, arguments.seconds, arguments.out), "detecting"):
                 work.take(item)
         except KeyboardInterrupt:
             console.say("stopped; what was seen until now is written")
@@ -58,9 +69,8 @@ class Detect:
             work.close()
         for unreadable in work.unreadable:
             console.say(f"{unreadable['source']}: {unreadable['why']}")
-        boxes = sum(len(entry["detections"]) for entry in work.entries)
         lost = f", {len(work.unreadable):,} could not be read" if work.unreadable else ""
-        found = f"{boxes:,} detections from score {work.threshold:.2f} on in {len(work.entries):,} pictures{lost}"
+        found = f"{len(work.boxes):,} detections from score {work.threshold:.2f} on in {len(work.images):,} pictures{lost}"
         if console.dry_run:
             console.out(f"{found}; would write them to {arguments.out}")
         else:
@@ -76,36 +86,45 @@ def _least_score(run_path: Path, given: float | None) -> float:
 
 
 class _Work:
-    def __init__(self, predictor: Predictor, out: Path, threshold: float, dry_run: bool) -> None:
-        self.predictor, self.out, self.threshold, self.dry_run = predictor, out, threshold, dry_run
-        self.entries: list[dict[str, Any]] = []
+    def __init__(self, predictor: Predictor, out: Path, threshold: float, class_overlap: float, dry_run: bool) -> None:
+        self.predictor, self.out, self.dry_run = predictor, out, dry_run
+        self.threshold, self.class_overlap = threshold, class_overlap
+        self.images: list[dict[str, Any]] = []
+        self.boxes: list[dict[str, Any]] = []
         self.unreadable: list[dict[str, str]] = []
         self._videos: dict[str, VideoWriter] = {}
         self._taken: set[Path] = set()
 
     def document(self) -> dict[str, Any]:
-        return {
-            "categories": [{"id": category.id, "name": category.name} for category in self.predictor.categories],
-            "images": self.entries,
-            "unreadable": self.unreadable,
-        }
+        """COCO, as pycocotools, FiftyOne and `boxwright import` read it; `score`, `source` and `frame` are additions that readers skip."""
+        categories = [asdict(category) for category in self.predictor.categories]
+        return {"images": self.images, "annotations": self.boxes, "categories": categories, "unreadable": self.unreadable}
 
     def take(self, item: Frame | Unreadable) -> None:
         if isinstance(item, Unreadable):
             self.unreadable.append({"source": item.source, "why": item.why})
             return
         (found,) = self.predictor([item.pixels_HW3])
-        found = found.take(found.scores_N >= self.threshold)
-        self.entries.append(_entry(item, found, self.predictor))
+        found = across_classes(found.take(found.scores_N >= self.threshold), self.class_overlap)
+        self._note(item, found)
         if not self.dry_run:
             self._write(item, draw(item.pixels_HW3, found, self.predictor.categories))
+
+    def _note(self, frame: Frame, found: Detections) -> None:
+        height, width = frame.pixels_HW3.shape[:2]
+        image = {"id": len(self.images) + 1, "file_name": frame.name, "width": width, "height": height, "source": frame.source}
+        self.images.append(image | ({"frame": frame.place} if frame.place >= 0 else {}))
+        for box, score, label in zip(found.boxes_xywh_N4.tolist(), found.scores_N.tolist(), found.labels_N.tolist(), strict=True):
+            of = {"id": len(self.boxes) + 1, "image_id": image["id"], "category_id": self.predictor.categories[label].id}
+            self.boxes.append(of | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0, "score": score})
 
     def _write(self, frame: Frame, picture: NDArray[np.uint8]) -> None:
         with storage_errors():
             self.out.mkdir(parents=True, exist_ok=True)
             if frame.place >= 0:
-                video = self._videos.setdefault(frame.source, VideoWriter(frame.source, self.out))
-                video.write(picture)
+                if frame.source not in self._videos:
+                    self._videos[frame.source] = VideoWriter(frame.source, self._free(self.out / video_name(frame.source)))
+                self._videos[frame.source].write(picture)
                 return
             path = self._free(safe_join(self.out, frame.name).with_suffix(".jpg"))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +132,7 @@ class _Work:
                 raise UsageError(f"cannot write {path}; choose another --out")
 
     def _free(self, path: Path) -> Path:
-        """The path, or one beside it where another picture of this call has it: `a.png` beside `a.jpg`, two folders with equal names."""
+        """The path, or one beside it where another of this call has it: `a.png` beside `a.jpg`, two folders with equal names."""
         free, number = path, 1
         while free in self._taken:
             number += 1
@@ -124,16 +143,6 @@ class _Work:
     def close(self) -> None:
         for video in self._videos.values():
             video.close()
-
-
-def _entry(frame: Frame, found: Detections, predictor: Predictor) -> dict[str, Any]:
-    height, width = frame.pixels_HW3.shape[:2]
-    told = [
-        {"category_id": predictor.categories[label].id, "category": predictor.categories[label].name, "bbox": box, "score": score}
-        for box, score, label in zip(found.boxes_xywh_N4.tolist(), found.scores_N.tolist(), found.labels_N.tolist(), strict=True)
-    ]
-    entry: dict[str, Any] = {"source": frame.source, "name": frame.name, "width": width, "height": height, "detections": told}
-    return entry | ({"frame": frame.place} if frame.place >= 0 else {})
 
 
 DETECT = Detect()

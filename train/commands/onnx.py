@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from annotate import coco
 from collect.console import Console
 from collect.errors import UsageError
-from train.data.cache import decode
+from train.data.cache import Pixels, UnreadableError, decode
 from train.detectors.detector import Detector
 from train.fitting import config
 from train.serving.onnx_export import SAME_IOU, SAME_SCORE, UNREAD, export
@@ -37,9 +38,9 @@ class Onnx:
         dataset = console.workspace.dataset(settings.dataset)
         read = coco.read(dataset.release_path(settings.release) / "annotations.json")
         judged = [name for name, split in zip(read.file_names_I, read.split_I, strict=True) if split != "train"] or list(read.file_names_I)
-        images = [decode(dataset.images / name) for name in islice(judged, max(1, arguments.images))]
+        images = list(islice(_readable(dataset.images, judged, console), max(1, arguments.images)))
         if not images:
-            raise UsageError(f"{settings.release} has no images to compare on")
+            raise UsageError(f"{settings.release} has no images to compare on that can be read")
         out = arguments.out or run_path / ("model-no-nms.onnx" if arguments.no_nms else "model.onnx")
         if console.dry_run:
             console.out(f"would write {out} and compare it on {len(images)} images")
@@ -53,6 +54,15 @@ class Onnx:
             f" OpenCV's DNN module {done.opencv}{'; `--no-nms` writes the form that it reads' if other else ''}"
         )
         return {**vars(done), "path": str(done.path)}
+
+
+def _readable(folder: Path, names: Iterable[str], console: Console) -> Iterator[Pixels]:
+    """The images that can be decoded; the others are named."""
+    for name in names:
+        try:
+            yield decode(folder / name)
+        except UnreadableError as error:
+            console.say(f"not compared on, since it cannot be read: {error}")
 
 
 def _lookalikes(arguments: Namespace, console: Console) -> dict[str, Any]:

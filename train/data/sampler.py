@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -92,11 +93,14 @@ class Plan:
         pairs = [(image, slot) for image, count in enumerate(times.tolist()) for slot in range(count)]
         return [pairs[place] for place in rng.permutation(len(pairs))]
 
+    def per_epoch(self) -> int:
+        """How many batches each process has in every epoch: the same, though repeats are decided by chance."""
+        return math.ceil(float(self.repeats_I.sum()) / (self.batch_size * self.world))
+
     def batches(self, epoch: int) -> list[list[Key]]:
-        """This process's batches of an epoch: as many for each process; short ones are filled from the epoch's start."""
+        """This process's batches of an epoch; what is missing at its end is filled from its start, what is too much left out."""
         order = self.order(epoch)
-        size = self.batch_size * self.world
-        count = -(-len(order) // size)
+        size, count = self.batch_size * self.world, self.per_epoch()
         order = [order[place % len(order)] for place in range(count * size)]
         rng = np.random.default_rng((self.seed, epoch, 0xA5))
         sides = rng.choice(self.sides_px, size=count).tolist()

@@ -11,7 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -137,6 +137,8 @@ class Detector(nn.Module, ABC):
         weights_origin: which pretrained weights it really has, in words.
         recipe: the family's own defaults for training.
         exporter: the ONNX exporter that can write it: "legacy" (`dynamo=False`) or "dynamo".
+        architecture: what its name leaves open, as JSON has it: of a transformer the library's config. Checkpoints hold it, so that
+            they can be opened without the weights that the training began with.
         nms_iou: of a dense detector, which answers at fixed places: the overlap of its suppression; None = it is not one.
     """
 
@@ -153,6 +155,7 @@ class Detector(nn.Module, ABC):
         self.categories = tuple(categories)
         self.image_size = image_size or self.recipe.image_size
         self.weights_origin = "none: from scratch"
+        self.architecture: Mapping[str, Any] = {}
         if self.image_size % self.stride:
             nearest = max(self.stride, round(self.image_size / self.stride) * self.stride)
             raise UsageError(f"an image size of {self.image_size} is not a multiple of {self.stride}; try --image-size {nearest}")
@@ -246,9 +249,12 @@ def freeze(detector: Detector, count: int) -> Frozen:
 
 
 class Build(Protocol):
-    """What the table names: builds a detector. `weights`: "auto", "none", or the path of a state dict."""
+    """What the table names: builds a detector. `weights`: "auto", "none", or a path.
 
-    def __call__(self, categories: tuple[Category, ...], image_size: int, weights: str) -> Detector: ...
+    Builders of detectors that have an `architecture` also take one.
+    """
+
+    def __call__(self, categories: tuple[Category, ...], image_size: int, weights: str, **architecture: Any) -> Detector: ...
 
 
 _TORCHVISION = "train.detectors.torchvision_family"
@@ -304,7 +310,13 @@ def find_detector(name: str) -> Build:
     return cast("Build", getattr(importlib.import_module(module), attribute))
 
 
-def open_detector(name: str, categories: Sequence[Category], image_size: int = 0, weights: str = "auto") -> Detector:
+def open_detector(
+    name: str,
+    categories: Sequence[Category],
+    image_size: int = 0,
+    weights: str = "auto",
+    architecture: Mapping[str, Any] | None = None,
+) -> Detector:
     """A detector for `categories`; `image_size` 0 = the family's own.
 
     Args:
@@ -312,10 +324,12 @@ def open_detector(name: str, categories: Sequence[Category], image_size: int = 0
         categories: in the order of the labels.
         image_size: longest side of the input, pixels.
         weights: "auto" (the best pretrained ones that can be had), "none", or the path of a state dict.
+        architecture: that of a checkpoint whose weights it is to take.
 
     Raises:
         UsageError: no such detector, or an image size that it cannot take.
     """
-    detector = find_detector(name)(tuple(categories), image_size, weights)
+    given = {"architecture": architecture} if architecture else {}
+    detector = find_detector(name)(tuple(categories), image_size, weights, **given)
     with_fast_gradients(detector)
     return detector

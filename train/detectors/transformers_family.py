@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,10 @@ from torchvision.ops import box_convert
 from annotate.coco import Category
 from collect.errors import MissingServiceError, UsageError
 from train.detectors import hub
+from train.detectors import transformers_sizes as sizes
 from train.detectors.detector import Batch, Build, Detector, HeadRows, RawDetections, Recipe
+from train.fitting import checkpoint
+from train.fitting import weights as pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class Family:
         image_size: the side its weights were trained at, pixels.
         normalise: mean and deviation of RGB in 0..1.
         stride: input sides are multiples of this.
-        offline: settings of its config where no config can be had from the hub.
+        offline: settings of its config where none can be had from the hub (:mod:`train.detectors.transformers_sizes`).
     """
 
     prefix: str
@@ -61,16 +65,49 @@ class TransformersDetector(Detector):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, family: Family, categories: tuple[Category, ...], image_size: int, weights: str) -> None:
+    def __init__(
+        self,
+        family: Family,
+        categories: tuple[Category, ...],
+        image_size: int,
+        weights: str,
+        architecture: Mapping[str, Any] | None = None,
+    ) -> None:
         self.stride = family.stride
         super().__init__(categories, image_size or family.image_size)
         self.family = family
-        self.model, self.weights_origin = _build(family, categories, weights)
+        ours = weights not in {"auto", "none"} and Path(weights).expanduser().is_file()
+        if ours:
+            architecture = checkpoint.load(Path(weights).expanduser()).get("architecture")
+        self.model, self.weights_origin = _build(family, categories, "none" if ours else weights, architecture)
+        self.architecture = _told(self.model.config)
+        self._check_places()
+        if ours:
+            self.weights_origin = pretrained.load_file(self, weights)
         mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in family.normalise)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
         if family.prefix in {"RfDetr", "LwDetr"}:
             self.exporter = "dynamo"
+
+    def _check_places(self) -> None:
+        """Its queries begin at the best places of the encoder's maps, of which a small input has too few.
+
+        Raises:
+            UsageError: so few; says which size is large enough.
+        """
+        config = self.model.config
+        strides = getattr(config, "feat_strides", None) or [config.backbone_config.patch_size]
+
+        def places(side_px: int) -> int:
+            return sum(int(side_px // stride) ** 2 for stride in strides)
+
+        if places(self.image_size) < config.num_queries:
+            least = next(side for side in range(self.stride, 10_000, self.stride) if places(side) >= config.num_queries)
+            raise UsageError(
+                f"an image size of {self.image_size} has {places(self.image_size)} places for this detector's {config.num_queries} "
+                f"queries; use --image-size {least} or more"
+            )
 
     def _normalised(self, images_B3HW: Tensor) -> Tensor:
         return (images_B3HW.float() - self.mean) / self.deviation
@@ -114,12 +151,16 @@ class TransformersDetector(Detector):
 
     def stages(self) -> list[list[nn.Module]]:
         """The backbone, then the encoder where the family has one."""
-        inner = self.model.model
-        encoder = getattr(inner, "encoder", None)
-        return [[inner.backbone], *([[encoder]] if isinstance(encoder, nn.Module) else [])]
+        encoder = getattr(self.model.model, "encoder", None)
+        return [[self._backbone()], *([[encoder]] if isinstance(encoder, nn.Module) else [])]
 
     def backbone_parameters(self) -> set[int]:
-        return {id(parameter) for parameter in self.model.model.backbone.parameters()}
+        return {id(parameter) for parameter in self._backbone().parameters()}
+
+    def _backbone(self) -> nn.Module:
+        inner = self.model.model  # DEIMv2 keeps its backbone in a part that also holds projections, which are not pretrained on ImageNet
+        found: nn.Module = inner.conv_encoder.model if hasattr(inner, "conv_encoder") else inner.backbone
+        return found
 
 
 def _best(logits_BQC: Tensor, boxes_BQ4: Tensor, num_classes: int, most: int = 100) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,13 +172,13 @@ def _best(logits_BQC: Tensor, boxes_BQ4: Tensor, num_classes: int, most: int = 1
     return box_convert(boxes, "cxcywh", "xyxy"), best, places % num_classes
 
 
-def _build(family: Family, categories: tuple[Category, ...], weights: str) -> tuple[Any, str]:
-    """The model and where its weights come from, in words."""
+def _build(family: Family, categories: tuple[Category, ...], weights: str, architecture: Mapping[str, Any] | None) -> tuple[Any, str]:
+    """The model and where its weights come from, in words; with an `architecture` that one, with random weights."""
     transformers = _library()
     names = {place: category.name for place, category in enumerate(categories)}
     heads = {"id2label": names, "label2id": {name: place for place, name in names.items()}, "num_labels": len(names)}
     model_class = getattr(transformers, f"{family.prefix}ForObjectDetection")
-    place, local = _place(family, weights)
+    place, local = _place(family, "none" if architecture else weights)
     if place and weights != "auto":
         _check_kind(Path(place), family, model_class)
     if place:
@@ -149,9 +190,39 @@ def _build(family: Family, categories: tuple[Category, ...], weights: str) -> tu
                 raise UsageError(f"{weights} holds no {family.prefix} that transformers can load: {str(error).splitlines()[0]}") from error
             logger.warning("%s cannot be had (offline, or not in the cache of the hub); starting from scratch", family.repository)
         else:
+            _hold_constants(model)
             return model, f"COCO ({place})" if weights == "auto" else place
-    config = getattr(transformers, f"{family.prefix}Config")(**heads, **family.offline)
-    return model_class(config), "none: from scratch, since the hub could not be reached" if weights == "auto" else "none: from scratch"
+    config_class = getattr(transformers, f"{family.prefix}Config")
+    config = config_class.from_dict({**architecture, **heads}) if architecture else config_class(**_offline(config_class, family), **heads)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # RF-DETR has one, and torch would tell the user
+        model = model_class(config)
+    return (
+        model,
+        "none: from scratch, since the hub could not be reached" if weights == "auto" and not architecture else "none: from scratch",
+    )
+
+
+def _hold_constants(model: Any) -> None:
+    """Some parameters are constants, such as D-FINE's `reg_scale`; the library forgets that when it reads weights, and would train them."""
+    with torch.device("meta"):
+        fresh = type(model)(model.config)
+    for name, parameter in fresh.named_parameters():
+        model.get_parameter(name).requires_grad_(parameter.requires_grad)
+
+
+def _offline(config_class: Any, family: Family) -> dict[str, Any]:
+    """The family's own settings, those of the backbone within the library's defaults."""
+    settings = dict(family.offline)
+    if "backbone_config" in settings:
+        settings["backbone_config"] = {**config_class().backbone_config.to_dict(), **settings["backbone_config"]}
+    return settings
+
+
+def _told(config: Any) -> dict[str, Any]:
+    """The library's config as JSON has it, without the categories, which the run knows, and the folder it was read from."""
+    document: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return {name: value for name, value in document.items() if name not in {"id2label", "label2id", "num_labels", "_name_or_path"}}
 
 
 def _place(family: Family, weights: str) -> tuple[str, bool]:
@@ -161,7 +232,9 @@ def _place(family: Family, weights: str) -> tuple[str, bool]:
     if weights != "auto":
         folder = Path(weights).expanduser()
         if not (folder / "config.json").is_file():
-            raise UsageError(f"--weights {weights}: give a folder as transformers writes it (config.json, model.safetensors)")
+            raise UsageError(
+                f"--weights {weights}: give a folder as transformers writes it (config.json, model.safetensors), or a run's best.pt"
+            )
         return str(folder), True
     return family.repository, hub.out_of_reach()
 
@@ -188,36 +261,27 @@ def _library() -> Any:
     return transformers
 
 
-_LW_DETR_TINY: dict[str, Any] = {  # the authors' settings for "tiny" and "small", github.com/Atten4Vis/LW-DETR
-    "model_type": "lw_detr_vit", "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 12,
-    "window_block_indices": [0, 2, 4], "out_indices": [2, 4, 6], "num_windows": 16,
-}  # fmt: skip
-_LW_DETR_SMALL = {**_LW_DETR_TINY, "num_hidden_layers": 10, "window_block_indices": [0, 1, 3, 6, 7, 9], "out_indices": [3, 5, 6, 10]}
-
-
-def _lw_detr(backbone: dict[str, Any]) -> dict[str, Any]:
-    return {"backbone_config": backbone, "projector_scale_factors": [1.0]}
-
-
 FAMILIES: dict[str, Family] = {
-    "dfine_n": Family("DFine", "ustc-community/dfine-nano-coco"),
-    "dfine_s": Family("DFine", "ustc-community/dfine-small-coco"),
-    "dfine_m": Family("DFine", "ustc-community/dfine-medium-coco"),
-    "dfine_l": Family("DFine", "ustc-community/dfine-large-coco"),
-    "rtdetr_v2_r18": Family("RTDetrV2", "PekingU/rtdetr_v2_r18vd"),
-    "rtdetr_v2_r50": Family("RTDetrV2", "PekingU/rtdetr_v2_r50vd"),
-    "deimv2_n": Family("Deimv2", "Intellindust/DEIMv2_HGNetv2_N_COCO"),
-    "lwdetr_t": Family("LwDetr", "AnnaZhang/lwdetr_tiny_60e_coco", normalise=_IMAGENET, stride=64, offline=_lw_detr(_LW_DETR_TINY)),
-    "lwdetr_s": Family("LwDetr", "AnnaZhang/lwdetr_small_60e_coco", normalise=_IMAGENET, stride=64, offline=_lw_detr(_LW_DETR_SMALL)),
-    "rfdetr_n": Family("RfDetr", "Roboflow/rf-detr-nano", image_size=384, normalise=_IMAGENET),
-    "rfdetr_s": Family("RfDetr", "Roboflow/rf-detr-small", image_size=512, normalise=_IMAGENET),
-    "rfdetr_m": Family("RfDetr", "Roboflow/rf-detr-medium", image_size=576, normalise=_IMAGENET),
+    "dfine_n": Family("DFine", "ustc-community/dfine-nano-coco", offline=sizes.DFINE_N),
+    "dfine_s": Family("DFine", "ustc-community/dfine-small-coco", offline=sizes.DFINE_S),
+    "dfine_m": Family("DFine", "ustc-community/dfine-medium-coco", offline=sizes.DFINE_M),
+    "dfine_l": Family("DFine", "ustc-community/dfine-large-coco", offline=sizes.DFINE_L),
+    "rtdetr_v2_r18": Family("RTDetrV2", "PekingU/rtdetr_v2_r18vd", offline=sizes.RTDETR_V2_R18),
+    "rtdetr_v2_r50": Family("RTDetrV2", "PekingU/rtdetr_v2_r50vd", offline=sizes.RTDETR_V2_R50),
+    "deimv2_n": Family("Deimv2", "Intellindust/DEIMv2_HGNetv2_N_COCO", offline=sizes.DEIMV2_N),
+    "lwdetr_t": Family("LwDetr", "AnnaZhang/lwdetr_tiny_60e_coco", normalise=_IMAGENET, stride=64, offline=sizes.LW_DETR_T),
+    "lwdetr_s": Family("LwDetr", "AnnaZhang/lwdetr_small_60e_coco", normalise=_IMAGENET, stride=64, offline=sizes.LW_DETR_S),
+    "rfdetr_n": Family("RfDetr", "Roboflow/rf-detr-nano", image_size=384, normalise=_IMAGENET, offline=sizes.rf_detr(384, 2)),
+    "rfdetr_s": Family("RfDetr", "Roboflow/rf-detr-small", image_size=512, normalise=_IMAGENET, offline=sizes.rf_detr(512, 3)),
+    "rfdetr_m": Family("RfDetr", "Roboflow/rf-detr-medium", image_size=576, normalise=_IMAGENET, offline=sizes.rf_detr(576, 4)),
 }
 
 
 def _builder(name: str) -> Build:
-    def build(categories: tuple[Category, ...], image_size: int, weights: str) -> TransformersDetector:
-        return TransformersDetector(FAMILIES[name], categories, image_size, weights)
+    def build(
+        categories: tuple[Category, ...], image_size: int, weights: str, architecture: Mapping[str, Any] | None = None
+    ) -> TransformersDetector:
+        return TransformersDetector(FAMILIES[name], categories, image_size, weights, architecture)
 
     return build
 

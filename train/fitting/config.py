@@ -85,6 +85,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         checks = (
+            (self.seed >= 0, f"--seed {self.seed}: at least 0"),
+            (self.freeze >= -1, f"--freeze {self.freeze}: stages, at least 0, or -1 for the detector's own"),
+            (self.workers >= -1, f"--workers {self.workers}: processes, at least 0, or -1 for what suits the device"),
             (self.epochs >= (0 if self.crops else 1), f"--epochs {self.epochs}: at least 1, or 0 with --crops"),
             (self.batch_size >= 0, f"--batch-size {self.batch_size}: at least 1, or 0 for the detector's own"),
             (self.accumulate >= 1, f"--accumulate {self.accumulate}: at least 1"),

@@ -27,6 +27,8 @@ def find_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"unknown device '{name}'; valid: auto, cpu, cuda, cuda:1, mps") from error
+    if device.type not in {"cpu", "cuda", "mps"}:
+        raise UsageError(f"'{name}' is no device that this trains on; valid: auto, cpu, cuda, cuda:1, mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MissingServiceError(f"there is no device '{name}' here ({torch.cuda.device_count()} GPUs); use --device cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():

@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from collect.errors import TrainingError
+from collect.errors import TrainingError, UsageError
 from train.data import loader
 from train.data.cache import ImageCache
 from train.data.release import Release
@@ -62,6 +62,7 @@ class State:
     validated: float = 0.0
     without_better: int = 0
     finished: bool = False
+    world: int = 1
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -89,21 +90,31 @@ class Training:
         self.optimiser = recipe.optimiser(detector, config)
         model = ranks.wrap(detector)
         self.model: nn.Module = cast("nn.Module", torch.compile(model)) if config.compile else model
-        self.state = State()
+        self.state = State(world=ranks.world)
         split = release.splits["train"]
         self.plan = Plan(
             repeats(split, config.sampling), config.batch_size, config.seed, recipe.sides(config, detector.stride), ranks.rank, ranks.world
         )
         cache = ImageCache(release.cache, recipe.cached_px(config))
         self.images = loader.SplitImages(split, release.images, cache, recipe.augmentation(config), config.seed)
-        self.steps_per_epoch = len(self.plan.batches(0))
+        self.steps_per_epoch = self.plan.per_epoch()
         self.bf16 = config.precision == "bf16"
         self.agreed = 0.0
         self._watched: tuple[Tensor, tuple[str, ...]] | None = None
         self._interrupted = False
 
     def resume(self, document: dict[str, Any]) -> None:
-        """Go on from a checkpoint's document (see :func:`train.fitting.checkpoint.load`)."""
+        """Go on from a checkpoint's document (see :func:`train.fitting.checkpoint.load`).
+
+        Raises:
+            UsageError: another number of processes wrote it, which share an epoch otherwise.
+        """
+        world = document["state"].get("world", 1)
+        if world != self.ranks.world and not document["state"]["finished"]:
+            raise UsageError(
+                f"{self.run_path.name} was trained by {world} processes, not {self.ranks.world}: resume it with `torchrun "
+                f"--nproc-per-node {world} -m boxwright train …`, or begin a new run from its --weights {self.run_path}/checkpoints/best.pt"
+            )
         for module, state in ((self.detector, document["model"]), (self.average.model, document["ema"])):
             checkpoint.fill(module, state, self.run_path.name, self.config.detector)
         self.average.updates = document["ema_updates"]
@@ -114,6 +125,7 @@ class Training:
     def document(self) -> dict[str, Any]:
         """The checkpoint: everything that :meth:`resume` needs."""
         return {
+            "architecture": self.detector.architecture,
             "model": self.detector.state_dict(),
             "ema": self.average.model.state_dict(),
             "ema_updates": self.average.updates,
@@ -324,7 +336,8 @@ class Training:
 
     def _save_best(self) -> None:
         if self.ranks.first:
-            document = {"ema": self.average.model.state_dict(), "epoch": self.state.epoch, "score": self.state.best}
+            weights = {"architecture": self.detector.architecture, "ema": self.average.model.state_dict()}
+            document = {**weights, "epoch": self.state.epoch, "score": self.state.best}
             checkpoint.save(checkpoint.path_of(self.run_path, checkpoint.BEST), document)
 
     @contextmanager
@@ -381,7 +394,9 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
     """
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = True  # few sizes come again and again, so trying out its algorithms pays
-    detector = open_detector(config.detector, config.categories, config.image_size, "none" if how.resume else config.weights)
+    document = checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)) if how.resume else {}
+    weights = "none" if how.resume else config.weights
+    detector = open_detector(config.detector, config.categories, config.image_size, weights, document.get("architecture"))
     if how.prepare and not how.resume:
         detector.weights_origin = how.prepare(detector)
     detector.to(ranks.device).to(memory_format=torch.channels_last)
@@ -390,7 +405,7 @@ def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how
         settings.write(run_path, config)
     training = Training(config, release, detector, ranks, run_path, how.validate)
     if how.resume:
-        training.resume(checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)))
+        training.resume(document)
         if ranks.first:
             checkpoint.sweep(run_path / "checkpoints")
     with threads(config.threads):

@@ -79,7 +79,7 @@ def train_run(
     with joined(str(options.get("device", "auto"))) as ranks:
         resume = str(options.get("resume", ""))
         if resume:
-            run_path = workspace.run_path(resume)
+            run_path = workspace.run_path(resume, name)
             settings = _resumed(config.read(run_path), dataset, run_path, options)
         else:
             settings = _settings(dataset, options)
@@ -273,7 +273,7 @@ def what_would_be_done(workspace: Workspace, name: str, options: Options) -> dic
     """The config that :func:`train_run` would begin with, checked as far as it can be without building the detector."""
     dataset = workspace.dataset(name)
     if options.get("resume"):
-        run_path = workspace.run_path(str(options["resume"]))
+        run_path = workspace.run_path(str(options["resume"]), name)
         settings = _resumed(config.read(run_path), dataset, run_path, options)
     else:
         settings = _settings(dataset, options)

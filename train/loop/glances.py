@@ -87,7 +87,7 @@ def _by_proposals(scene: Scene, waiting: Iterable[ImageRecord]) -> Iterator[Seen
 
 
 def _by_run(scene: Scene, waiting: Sequence[ImageRecord], run: str, device: str, console: Console) -> Iterator[Seen]:
-    path = scene.workspace.run_path(run)
+    path = scene.workspace.run_path(run, scene.dataset.name)
     predictor = Predictor.from_run(path, device)
     other = _other_checkpoint(path, device, predictor.num_threads)
     chances = chances_of(path)

@@ -104,7 +104,7 @@ def open_run(request: Request) -> Proposer:
     from train.serving.predictor import Predictor
     from train.serving.tiles import Tiling
 
-    path = request.workspace.run_path(f"{request.dataset.name}/champion" if request.model == "champion" else request.model)
+    path = request.workspace.run_path(request.model, request.dataset.name)
     costs = Costs(keep_iou=request.definition.annotate.keep_iou)
     start = start_of(path, costs) if request.threshold is None else Start(request.threshold, "")
     trained = config.read(path)

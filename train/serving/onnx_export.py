@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from annotate.boxes import iou_matrix, xywh_from_xyxy
-from collect.errors import MissingServiceError, RefusedError
+from collect.errors import MissingServiceError, RefusedError, StorageError
 from collect.files import storage_errors
 from train.data.augment import GREY
 from train.detectors.detector import Detector
@@ -103,6 +103,8 @@ def export(detector: Detector, path: Path, images: Sequence[NDArray[np.uint8]], 
         try:
             write(wrapper, inputs[0], path, exporter, _OUTPUTS[: len(expected[0])])
             worst_iou, worst_score = _compared(_with_onnxruntime(path), inputs, expected)
+        except StorageError:
+            raise
         except _Mismatch as error:
             reasons.append(f"{exporter}: {error}")
         except Exception as error:  # exporters raise whatever their tracing meets
@@ -136,6 +138,7 @@ def write(wrapper: nn.Module, example: Floats, path: Path, exporter: str, output
     names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
     with storage_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # what cannot be written is said before the work, and not as a failure of the exporter
     with warnings.catch_warnings(), torch.no_grad(), _silence():
         warnings.simplefilter("ignore")  # tracers warn about every shape they fix, which is what we ask for
         given = torch.from_numpy(example)

@@ -148,7 +148,7 @@ def load_detector(run_path: Path) -> Detector:
         document = checkpoint.load(checkpoint.path_of(run_path, checkpoint.BEST))
     except NotFoundError:
         document = checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST))
-    detector = open_detector(settings.detector, settings.categories, settings.image_size, "none")
+    detector = open_detector(settings.detector, settings.categories, settings.image_size, "none", document.get("architecture"))
     checkpoint.fill(detector, document["ema"], run_path.name, settings.detector)
     detector.weights_origin = settings.weights_origin
     return detector.eval()

@@ -184,6 +184,20 @@ def test_plan__ranks_share_an_epoch_evenly() -> None:
     assert {key.image for part in parts for batch in part for key in batch} == set(range(11))
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_plan__every_epoch_is_as_long_though_repeats_are_decided_by_chance(world: int) -> None:
+    """A training counts its epochs in batches: one that came out shorter ended it with no batch left."""
+    repeats = np.random.default_rng(1).uniform(1, 3, 21)
+    for rank in range(world):
+        plan = Plan(repeats, 2, 7, (64, 96), rank, world)
+        epochs = [plan.batches(epoch) for epoch in range(30)]
+        assert {len(batches) for batches in epochs} == {plan.per_epoch()}
+        assert {len(batch) for batches in epochs for batch in batches} == {2}
+        assert len(list(plan.from_position(0, 0, 30))) == 30 * plan.per_epoch()
+    shown = Counter(image for epoch in range(400) for image, _ in plan.order(epoch))
+    assert np.allclose([shown[image] / 400 for image in range(21)], repeats, atol=0.1)
+
+
 def test_repeats__rare_classes_come_more_often(make_release: MakeRelease) -> None:
     release = open_release(make_release(train=40, empty_every=0))
     train = release.splits["train"]

@@ -97,8 +97,8 @@ def test_resume__after_a_kill_every_bit_is_as_if_never_killed(
 ) -> None:
     """SIGKILL in the middle of an epoch, with accumulation, EMA, sampling by chance, pixel noise and two sizes."""
     make_release(train=24)
-    options = ["--epochs", "3", "--accumulate", "2", "--multi-scale", "0.5", "--sampling", "repeat-factor", "--mosaic", "0.3"]
-    given = {**SMALL, "epochs": 3, "accumulate": 2, "multi_scale": 0.5, "sampling": "repeat-factor", "mosaic": 0.3}
+    options = ["--epochs", "3", "--accumulate", "2", "--multi-scale", "0.5", "--sampling", "class-balanced", "--mosaic", "0.3"]
+    given = {**SMALL, "epochs": 3, "accumulate": 2, "multi_scale": 0.5, "sampling": "class-balanced", "mosaic": 0.3}
     running = subprocess.Popen(
         command(workspace, "shapes", *WORDS, *options, "--checkpoint-every", "0"), env=environment(), stderr=subprocess.PIPE, text=True
     )
@@ -167,7 +167,9 @@ def test_resume__after_kills_at_random_moments_every_bit_is_as_if_never_killed(
 
 
 def test_resume__of_a_finished_run_only_judges_again(make_release: MakeRelease, workspace: Workspace) -> None:
+    make_release("others")
     make_release()
+    train_run(workspace, "others", {**SMALL, "epochs": 1})  # of the same name: `--resume` means the dataset's own
     first = train_run(workspace, "shapes", {**SMALL, "epochs": 1})
     again = train_run(workspace, "shapes", {"resume": first["run"], "device": "cpu"})
     assert again["metrics"]["val"] == first["metrics"]["val"]
@@ -220,6 +222,17 @@ def test_two_processes__also_where_a_rank_has_no_box(make_release: MakeRelease, 
     assert state["step"] == 8
     assert state["images"] == 16
     assert (path / "report.html").is_file()
+
+
+def test_resume__with_another_number_of_processes_is_refused(make_release: MakeRelease, workspace: Workspace) -> None:
+    """They share an epoch otherwise: some images would come twice, others never."""
+    make_release()
+    run = Path(train_run(workspace, "shapes", {**SMALL, "epochs": 1})["path"])
+    document = last(run)
+    document["state"] |= {"world": 2, "finished": False}
+    checkpoint.save(checkpoint.path_of(run, checkpoint.LAST), document)
+    with pytest.raises(UsageError, match="trained by 2 processes, not 1: resume it with `torchrun --nproc-per-node 2"):
+        train_run(workspace, "shapes", {"resume": run.name, "device": "cpu"})
 
 
 def test_time_budget__ends_and_anneals(make_release: MakeRelease, workspace: Workspace) -> None:
@@ -333,6 +346,10 @@ def test_release_without_boxes(make_release: MakeRelease, workspace: Workspace) 
         (["--resume", "v001-none-1"], 3, "unknown run"),
         (["--device", "cuda:7"], 5, "use --device cpu"),
         (["--augment", "/nowhere.json"], 3, "there is no /nowhere.json"),
+        (["--device", "meta"], 2, "'meta' is no device that this trains on"),
+        (["--seed", "-1"], 2, "--seed -1: at least 0"),
+        (["--freeze", "-3"], 2, "--freeze -3: stages"),
+        (["--workers", "-5"], 2, "--workers -5: processes"),
         ([], 10, "no boxes in its train split"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,17 +11,24 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pycocotools.coco import COCO
 from torch import nn
 
+from annotate.boxes import iou_matrix
 from annotate.coco import Category
-from collect.errors import MissingServiceError, NotFoundError, RefusedError, UsageError
+from boxwright import main
+from collect.errors import MissingServiceError, NotFoundError, RefusedError, StorageError, UsageError
+from collect.workspace import Dataset, Workspace
 from train.commands.detect import _least_score, _Work
 from train.detectors.detector import Detections, open_detector
+from train.fitting.run import train_run
 from train.serving import onnx_export
 from train.serving.draw import draw
 from train.serving.onnx_export import export, letterboxed
 from train.serving.pictures import Frame, Unreadable, VideoWriter, frames
+from train.serving.suppression import across_classes
 
+MakeRelease = Callable[..., Dataset]
 CATEGORIES = (Category(1, "cat"), Category(5, "dog"))
 
 
@@ -77,6 +86,14 @@ def test_export__refuses_what_it_cannot_compare(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_export__where_nothing_can_be_written(tmp_path: Path) -> None:
+    """No failure of an exporter, and said at once."""
+    (tmp_path / "file").write_text("no folder")
+    detector = open_detector("fcos_mobilenet_v2", CATEGORIES, 96, "auto")
+    with pytest.raises(StorageError):
+        export(detector, tmp_path / "file" / "model.onnx", pictures(1))
+
+
 def test_export__without_suppression_of_what_is_not_dense(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no form without suppression"):
         export(open_detector("fasterrcnn_mobilenet_v2", CATEGORIES, 96, "none"), tmp_path / "x.onnx", pictures(1), suppressed=False)
@@ -100,11 +117,15 @@ def test_frames__of_folder_file_and_video(tmp_path: Path) -> None:
     for place, picture in enumerate(pictures(2)):
         cv2.imwrite(str(tmp_path / "in" / ("sub" if place else "") / f"{place}.jpg"), picture)
     (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
-    writer = VideoWriter("camera", tmp_path)
+    writer = VideoWriter("camera", tmp_path / "clip.mp4")
     for picture in pictures(4):
         writer.write(picture)
     writer.close()
     seen = list(frames([str(tmp_path / "in"), str(writer.path)]))
+    (tmp_path / "in" / "cut.avi").write_bytes(b"no video")
+    everything = list(frames([str(tmp_path)], without=tmp_path / "in" / "sub"))
+    assert [Path(item.source).name for item in everything if isinstance(item, Unreadable)] == ["broken.png", "cut.avi"]
+    assert [item.place for item in everything if isinstance(item, Frame)] == [0, 1, 2, 3, -1], "a folder's videos too"
     assert [item.name for item in seen if isinstance(item, Frame) and item.place < 0] == ["0.jpg", "sub/1.jpg"]
     assert [Path(item.source).name for item in seen if isinstance(item, Unreadable)] == ["broken.png"]
     assert [item.place for item in seen if isinstance(item, Frame) and item.place >= 0] == [0, 1, 2, 3]
@@ -116,6 +137,7 @@ def test_frames__of_folder_file_and_video(tmp_path: Path) -> None:
         ("nowhere.jpg", NotFoundError, "there is no nowhere.jpg"),
         ("pyproject.toml", UsageError, "neither a picture"),
         ("camera:9", MissingServiceError, "camera:9"),
+        ("camera:front", UsageError, "camera:N with its number"),
     ],
 )
 def test_frames__of_what_is_none(word: str, error: type[Exception], says: str) -> None:
@@ -125,16 +147,66 @@ def test_frames__of_what_is_none(word: str, error: type[Exception], says: str) -
 
 def test_frames__of_a_folder_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(NotFoundError, match="no picture in"):
+    with pytest.raises(NotFoundError, match="no picture and no video in"):
         list(frames([str(tmp_path)]))
 
 
 def test_detect__equal_names_do_not_replace_each_other(tmp_path: Path) -> None:
-    work = _Work(SimpleNamespace(categories=()), tmp_path, 0.3, dry_run=False)  # type: ignore[arg-type]
+    work = _Work(SimpleNamespace(categories=()), tmp_path, 0.3, 0.7, dry_run=False)  # type: ignore[arg-type]
     picture = np.zeros((8, 8, 3), np.uint8)
     for name in ("a.png", "a.jpg", "sub/a.jpg"):
         work._write(Frame(name, name, picture), picture)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jpg")) == ["a-2.jpg", "a.jpg", "sub/a.jpg"]
+    for source in ("one/clip.avi", "one/clip.avi", "other/clip.avi"):
+        work._write(Frame(source, "clip-000000.jpg", picture, 0), picture)
+    work.close()
+    assert [path.name for path in sorted(tmp_path.glob("*.mp4"))] == ["clip.detected-2.mp4", "clip.detected.mp4"]
+
+
+def test_across_classes__one_object_one_box_unless_all_are_wanted() -> None:
+    boxes = np.array([[10.0, 10, 40, 40], [11, 10, 40, 40], [11, 11, 40, 40], [60, 10, 20, 20], [40, 10, 40, 40]])
+    found = Detections(boxes, np.array([0.5, 0.9, 0.6, 0.4, 0.3]), np.array([0, 1, 1, 0, 0]))
+    kept = across_classes(found)
+    assert kept.scores_N.tolist() == [0.9, 0.6, 0.4, 0.3], "the less sure one of another class goes; its own class is not our business"
+    assert len(across_classes(found, 1.0)) == 5
+    assert len(across_classes(Detections.none())) == 0
+
+
+def test_detect__writes_what_other_tools_read(make_release: MakeRelease, workspace: Workspace, tmp_path: Path, one_thread: None) -> None:
+    """Pictures and a video, by the command; pycocotools and our own importer read the boxes back."""
+    make_release()
+    small = {"image_size": 64, "weights": "none", "precision": "fp32", "device": "cpu", "epochs": 1}
+    run = train_run(workspace, "shapes", small)["run"]
+    folder = tmp_path / "in" / "sub"
+    folder.mkdir(parents=True)
+    for place, picture in enumerate(pictures(2)):
+        cv2.imwrite(str(folder / f"{place}.jpg"), picture)
+    (folder / "broken.png").write_bytes(b"no picture")
+    video = VideoWriter("camera", tmp_path / "clip.mp4")
+    for picture in pictures(3):
+        video.write(picture)
+    video.close()
+    out = tmp_path / "out"
+    words = ["detect", f"shapes/{run}", str(folder.parent), str(video.path), "--out", str(out), "--root", str(workspace.root)]
+    assert main([*words, "--threshold", "0"]) == 0
+    told = COCO(str(out / "detections.json"))
+    images = told.loadImgs(told.getImgIds())
+    assert [image["file_name"] for image in images[:2]] == ["sub/0.jpg", "sub/1.jpg"]
+    assert [image.get("frame") for image in images] == [None, None, 0, 1, 2]
+    assert {"sub/0.jpg", "sub/1.jpg", "clip.detected.mp4"} <= {str(path.relative_to(out)) for path in out.rglob("*.*")}
+    boxes = told.loadAnns(told.getAnnIds())
+    assert min(box["id"] for box in boxes) == 1 and {box["category_id"] for box in boxes} == {3, 9}
+    assert [entry["source"] for entry in json.loads((out / "detections.json").read_text())["unreadable"]] == [str(folder / "broken.png")]
+    pair = lambda image: [told.loadAnns(told.getAnnIds(image, catIds=[kind])) for kind in (3, 9)]  # noqa: E731
+    for image in told.getImgIds():
+        discs, squares = ([box["bbox"] for box in kind] for kind in pair(image))
+        if discs and squares:
+            assert iou_matrix(np.array(discs), np.array(squares)).max() <= 0.7
+    assert main([*words, "--threshold", "0", "--class-overlap", "1"]) == 0
+    assert len(COCO(str(out / "detections.json")).getAnnIds()) > len(boxes), "an object that may be either is there twice"
+    again = ["import", "again", str(out / "detections.json"), "--images", str(folder.parent), "--format", "coco", "--unreviewed"]
+    assert main([*again, "--skip-bad", "--root", str(workspace.root)]) == 0
+    assert main([*words, "--class-overlap", "7"]) == 2
 
 
 def test_draw__marks_the_box_and_leaves_the_picture(tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""One object, one box: what a detector's own suppression, which looks at each class by itself, leaves lying on each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from annotate.boxes import iou_matrix
+from train.detectors.detector import Detections
+
+#: Two true objects of different classes hardly ever overlap by more: none of 9,182 labelled boxes of faces, blood cells and
+#: VOC's classes does, of COCO's 830 on 100 images four pairs (LOG.md, seventh session).
+CLASS_OVERLAP = 0.7
+
+
+def across_classes(found: Detections, iou: float = CLASS_OVERLAP) -> Detections:
+    """Without boxes that overlap a surer one of another class by more than `iou`, best score first; 1 = all stay.
+
+    Not for judging: COCO's AP ranks each class by itself, and a second opinion on an object costs nothing there.
+
+    >>> boxes = np.array([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 0.0, 9.0, 9.0]])
+    >>> across_classes(Detections(boxes, np.array([0.9, 0.8, 0.7]), np.array([0, 1, 1]))).labels_N.tolist()
+    [0, 1]
+    """
+    order = np.argsort(-found.scores_N, kind="stable")
+    over_NN = iou_matrix(found.boxes_xywh_N4, found.boxes_xywh_N4) > iou
+    over_NN &= found.labels_N[:, None] != found.labels_N[None, :]
+    kept: list[int] = []
+    for row in order.tolist():
+        if not over_NN[row, kept].any():
+            kept.append(row)
+    return found.take(np.array(kept, dtype=np.int64))
