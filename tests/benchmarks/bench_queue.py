@@ -1,7 +1,7 @@
 """How many boxes a reviewer must draw for 95 % of the full mAP: our order against a random one.
 
     python tests/benchmarks/bench_queue.py [--quick] [--seeds 0,1,2,3,4] [--sets uneven-scenes,scenes,bccd] [--keep FOLDER]
-        [--detector fcos|weak]
+        [--detector fcos|weak] [--cold STEPS]
 
 A simulated reviewer draws all boxes of the images it is shown, batch after batch; after each, a detector is trained on all that
 is drawn but for every fifth image, which is held out as a release holds out its val split, and its COCO mAP taken on images that are
@@ -14,6 +14,7 @@ with the same random images and the same initial weights (the seeds are paired).
     bccd            its train part: blood cells, three classes, 85 : 8 : 7
     scenes          of `boxwright demo`, three classes, about 5 : 3 : 2, spread evenly
     uneven-scenes   the same with most of the rarer classes' images left out of the queue
+    facemask-coco   its train part: faces, three classes, 79 : 18 : 3, most of them small
 
 The full mAP is the mean of the random orders' ends, where ours ends too. A weak detector's mAP varies by .02 from training to training,
 which near 95 % of the full mAP is much: many seeds are needed. `bench_queue_classes.py` asks the same where trainings have no luck.
@@ -21,6 +22,9 @@ which near 95 % of the full mAP is much: many seeds are needed. `bench_queue_cla
 `saved` = 1 − mean boxes of ours / mean boxes of random, over the seeds, by mAP at IoU .5 and by COCO's mAP; its 95 % interval is a
 bootstrap's over the seeds. (The mean of the seeds' own ratios would mostly tell the luck of the random orders, which lie a factor of two
 apart.)
+
+What is drawn early is also trained on for longer, for each training goes on from the one before. `--cold STEPS` tells the two apart: at a
+quarter of the boxes both orders' images are trained on from ImageNet weights, that many steps each.
 """
 
 from __future__ import annotations
@@ -56,13 +60,14 @@ MEASURES = ("map50", "map")
 
 
 class Point(NamedTuple):
-    """Where a reviewer stands after a batch: boxes drawn, of which classes, and the detector's mAP, also at IoU .5 and by class there."""
+    """Where a reviewer stands after a batch: boxes drawn, of which classes, the mAP, also at IoU .5 and by class there, the images."""
 
     boxes: int
     drawn: list[int]
     map50: float
     map: float
     class_ap50: list[float]
+    chosen: list[int]
 
 
 def judged(scene: Scene, learner: Learner, model: Any, chosen: Sequence[int]) -> Point:
@@ -70,7 +75,7 @@ def judged(scene: Scene, learner: Learner, model: Any, chosen: Sequence[int]) ->
     judgement = evaluate(scene.truth(rows), as_results(learner.detect(model, rows), range(1, len(rows) + 1)))
     labels = np.concatenate([scene.boxes.labels[row] for row in chosen])
     drawn = np.bincount(labels, minlength=len(scene.names)).tolist()
-    return Point(len(labels), drawn, judgement.stats[1], judgement.stats[0], [row["ap50"] for row in judgement.per_category])
+    return Point(len(labels), drawn, judgement.stats[1], judgement.stats[0], [row["ap50"] for row in judgement.per_category], [*chosen])
 
 
 def held_out(chosen: list[int]) -> tuple[list[int], list[int]]:
@@ -114,9 +119,21 @@ def curve(scene: Scene, learner: Learner, seed: int, weights: Weights | None, en
             chosen.append(waiting.pop(0))
         model = learner.learn(held_out(chosen)[0], seed, model)
         points.append(judged(scene, learner, model, chosen))
-        told = {"seed": seed, "ours": weights is not None, **points[-1]._asdict()}
-        sys.stderr.write(json.dumps(told) + "\n")
+        tell(seed, weights is not None, points[-1])
     return [*points, end] if end else points
+
+
+def tell(seed: int, ours: bool, point: Point) -> None:
+    told = {"seed": seed, "ours": ours, **point._asdict()}
+    del told["chosen"]
+    sys.stderr.write(json.dumps(told) + "\n")
+
+
+def cold(scene: Scene, learner: Learner, seed: int, points: list[Point], steps: int) -> Point:
+    """What the images of these points at a quarter of the boxes teach from the start."""
+    total = scene.boxes.count(scene.pool)
+    quarter = min(points, key=lambda point: abs(point.boxes - 0.25 * total)).chosen
+    return judged(scene, learner, learner.learn(held_out(quarter)[0], seed, None, steps), quarter)
 
 
 def reached(points: Sequence[Point], measure: str, goal: float) -> bool:
@@ -166,6 +183,7 @@ def main() -> None:
     parser.add_argument("--detector", default="fcos", choices=("fcos", "weak"))
     parser.add_argument("--sizes", default="256,160", help="fcos's --image-size and --crop")
     parser.add_argument("--weights", default="{}", help="JSON of train.loop.rank.Weights, for tuning")
+    parser.add_argument("--cold", type=int, default=0, metavar="STEPS", help="fcos: train on a quarter of the boxes from the start as well")
     parser.add_argument("--keep", default="", help="keep features and runs here, and go on with those that are")
     arguments = parser.parse_args()
     data = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data")
@@ -181,12 +199,12 @@ def main() -> None:
             started = time.process_time()
             scene = load(name, data, keep)
             learner: Learner = Weak(scene, keep) if arguments.detector == "weak" else Shipped(scene, keep, *sizes)
-            document["sets"][name] = {**study(scene, learner, seeds, weights), "cpu_s": time.process_time() - started}
+            document["sets"][name] = {**study(scene, learner, seeds, weights, arguments.cold), "cpu_s": time.process_time() - started}
             sys.stderr.write(f"{name} {json.dumps(document['sets'][name])}\n")
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-def study(scene: Scene, learner: Learner, seeds: list[int], weights: Weights) -> dict:
+def study(scene: Scene, learner: Learner, seeds: list[int], weights: Weights, cold_steps: int = 0) -> dict:
     random, ours = {}, {}
     for seed in seeds:
         random[seed] = curve(scene, learner, seed, None)
@@ -196,10 +214,16 @@ def study(scene: Scene, learner: Learner, seeds: list[int], weights: Weights) ->
         measure: [{"seed": s, "ours": needed(ours[s], measure, goal), "random": needed(random[s], measure, goal)} for s in seeds]
         for measure, goal in goals.items()
     }
+    quarter = {}
+    for name, curves in (("ours", ours), ("random", random)) if cold_steps else ():
+        quarter[name] = [cold(scene, learner, seed, curves[seed], cold_steps) for seed in seeds]
+        for seed, point in zip(seeds, quarter[name], strict=True):
+            tell(seed, name == "ours", point)
     labels = np.concatenate([scene.boxes.labels[row] for row in scene.pool])
     return {
         "classes": dict(zip(scene.names, np.bincount(labels, minlength=len(scene.names)).tolist(), strict=True)), "images": len(scene.pool),
         "goals": goals, "pairs": pairs, "saved": {measure: saved(rows) for measure, rows in pairs.items()},
+        "cold": {name: [{"boxes": p.boxes, "map50": p.map50, "map": p.map} for p in points] for name, points in quarter.items()},
     }  # fmt: skip
 
 

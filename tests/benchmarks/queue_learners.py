@@ -40,8 +40,8 @@ class Learner(Protocol):
     shares: tuple[float, ...]
     looks_IE: NDArray[np.float64]
 
-    def learn(self, train: Sequence[int], seed: int, before: Any) -> Any:
-        """A model of the boxes of some images; `before` is the model of the batch before, None for the first."""
+    def learn(self, train: Sequence[int], seed: int, before: Any, steps: int | None = None) -> Any:
+        """A model of the boxes of some images; `before` is the model of the batch before, None for the first; `steps` None = as usual."""
 
     def detect(self, model: Any, rows: Sequence[int]) -> list[Found]: ...
 
@@ -63,7 +63,7 @@ class Weak:
         self.maps = Maps(told["seen"], told["scale"].numpy(), told["looks"].numpy())
         self.looks_IE = self.maps.looks_IE
 
-    def learn(self, train: Sequence[int], seed: int, before: Head | None) -> Head:
+    def learn(self, train: Sequence[int], seed: int, before: Head | None, steps: int | None = None) -> Head:
         return learn(self.maps, self.scene.boxes, train, len(self.scene.names), seed)
 
     def detect(self, model: Head, rows: Sequence[int]) -> list[Found]:
@@ -89,8 +89,8 @@ class Shipped:
     def _entries(self) -> list[dict[str, Any]]:
         return list(self.scene.truth(range(len(self.scene.files)))["images"])
 
-    def learn(self, train: Sequence[int], seed: int, before: Path | None) -> Path:
-        steps = self.next_steps if before else self.first_steps
+    def learn(self, train: Sequence[int], seed: int, before: Path | None, steps: int | None = None) -> Path:
+        steps = steps or (self.next_steps if before else self.first_steps)
         shown = [*train] * -(-EPOCH // len(train))
         options = {
             "image_size": self.image_size, "epochs": max(1, round(steps / -(-len(shown) // 8))), "batch_size": 8, "seed": seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +74,19 @@ def bccd(data: Path, _: Path) -> tuple[Listed, Listed]:
     return listed[:pool], listed[pool:]
 
 
+def facemask(data: Path, _: Path) -> tuple[Listed, Listed]:
+    parts = []
+    for split in ("train", "val"):
+        document = json.loads((data / f"facemask-coco/annotations/custom_{split}.json").read_bytes())
+        kinds = {entry["id"]: entry["name"] for entry in document["categories"]}
+        of_image: dict[int, list[tuple[str, list[float]]]] = {entry["id"]: [] for entry in document["images"]}
+        for box in document["annotations"]:
+            of_image[box["image_id"]].append((kinds[box["category_id"]], list(map(float, box["bbox"]))))
+        folder = data / f"facemask-coco/{split}2017"
+        parts.append(shuffled([(folder / entry["file_name"], of_image[entry["id"]]) for entry in document["images"]]))
+    return parts[0], parts[1]
+
+
 def scenes(_: Path, place: Path) -> tuple[Listed, Listed]:
     listed = []
     (place / "scenes").mkdir(parents=True, exist_ok=True)
@@ -95,7 +109,7 @@ def shuffled(listed: Listed) -> Listed:
     return [listed[row] for row in np.random.default_rng(0).permutation(len(listed))]
 
 
-SETS = {"bccd": bccd, "scenes": scenes, "uneven-scenes": uneven_scenes}
+SETS = {"bccd": bccd, "facemask-coco": facemask, "scenes": scenes, "uneven-scenes": uneven_scenes}
 
 
 def load(name: str, data: Path, keep: Path) -> Scene:
