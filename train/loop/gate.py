@@ -105,8 +105,10 @@ class Policy:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the two models on the frozen test set. Classes by name; of those that only one of them knows, `only_*` have the AP
-    and `only_boxes` the number of boxes."""
+    """What is known of the two models on the frozen test set. Classes by name.
+
+    `only_*` map a class that one of them does not know to the other's AP, `only_boxes` both kinds to their boxes.
+    """
 
     overall: Difference
     classes: Mapping[str, Difference]
