@@ -79,6 +79,7 @@ def gather(
         len(truth.image_ids_I),
         {name: aps[1][name] for name in sorted(names[1] - names[0]) if counts.get(name)},
         {name: aps[0][name] for name in sorted(names[0] - names[1]) if counts.get(name)},
+        {name: counts[name] for name in sorted(names[0] ^ names[1]) if counts.get(name)},
     )
 
 

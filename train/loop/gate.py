@@ -105,13 +105,17 @@ class Policy:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the two models on the frozen test set. Classes by name; `only_*` map a class to its AP."""
+    """What is known of the two models on the frozen test set. Classes by name.
+
+    `only_*` map a class that one of them does not know to the other's AP, `only_boxes` both kinds to their boxes.
+    """
 
     overall: Difference
     classes: Mapping[str, Difference]
     num_images: int
     only_challenger: Mapping[str, float] = field(default_factory=dict)
     only_champion: Mapping[str, float] = field(default_factory=dict)
+    only_boxes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -274,6 +278,7 @@ def document(evidence: Evidence, verdict: Verdict, policy: Policy) -> dict[str, 
         "classes": {name: _class_row(entry, policy) for name, entry in evidence.classes.items()},
         "only_challenger": dict(evidence.only_challenger),
         "only_champion": dict(evidence.only_champion),
+        "only_boxes": dict(evidence.only_boxes),
     }
 
 

@@ -66,7 +66,7 @@ def called_there(definition: Definition, released: Sequence[str]) -> dict[str, s
     >>> [called_there(parse(Path("x.toml"), text), names) for names in (["cat"], ["kitty"])]
     [{'kitty': 'cat', 'tom': 'cat'}, {'tom': 'kitty', 'cat': 'kitty'}]
     """
-    result = {}
+    result: dict[str, str] = {}
     for entry in definition.classes:
         names = (*entry.was, entry.name)
         there = [name for name in names if name in released]

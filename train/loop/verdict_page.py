@@ -84,8 +84,12 @@ def _sentence(words: str) -> str:
 
 
 def _also(result: Mapping[str, Any]) -> list[str]:
-    new = [f"new class {name}: AP {ap:.3f}" for name, ap in result.get("only_challenger", {}).items()]
-    gone = [f"class {name} is gone: the champion's AP on it was {ap:.3f}" for name, ap in result.get("only_champion", {}).items()]
+    boxes = {name: f" on {count} box{'' if count == 1 else 'es'}" for name, count in result.get("only_boxes", {}).items()}
+    new = [f"new class {name}: AP {ap:.3f}{boxes.get(name, '')}" for name, ap in result.get("only_challenger", {}).items()]
+    gone = [
+        f"class {name} is gone: the champion's AP on it was {ap:.3f}{boxes.get(name, '')}"
+        for name, ap in result.get("only_champion", {}).items()
+    ]
     return [*new, *gone, *([f"frozen test set: {result['frozen']}"] if result.get("frozen") else [])]
 
 

@@ -8,7 +8,7 @@ from annotate import coco
 from collect.workspace import Dataset
 from train.data.release import Release
 from train.loop.drift import compare, permutation_test, weak_slices
-from train.loop.verdict_page import markdown, write
+from train.loop.verdict_page import class_rows, markdown, write
 
 
 def test_permutation_test__rarely_cries_wolf_and_sees_a_shift():
@@ -63,7 +63,7 @@ def test_weak_slices__a_class_that_is_missed(tmp_path):
 RESULT = {
     "run": "v002-x-1", "verdict": "kept_out", "reason": "kept out: ΔAP -1.00 <worse>", "frozen": "the same",
     "classes": {"cat": {"champion_ap": 0.5, "challenger_ap": 0.4, "delta_ap": -0.1, "interval": [-0.2, 0.0], "boxes": 40}},
-    "only_challenger": {"hen": 0.3},
+    "only_challenger": {"hen": 0.3}, "only_boxes": {"hen": 12},
     "drift": {"new_images": 3, "old_images": 9, "gone_images": 0, "shift": {}, "weak_slices": []},
 }  # fmt: skip
 
@@ -78,5 +78,13 @@ def test_page__text_is_escaped_and_a_second_writing_replaces_the_first(tmp_path)
     assert "&lt;worse&gt;" in page
     text = markdown(RESULT)
     assert "| cat | 0.500 | 0.400 | -0.100 | -0.200 to +0.000 | 40 |" in text
-    assert "new class hen: AP 0.300" in text
+    assert "new class hen: AP 0.300 on 12 boxes" in text
     assert (tmp_path / "retrain.md").read_text() == text
+
+
+def test_page__of_several_classes_the_mean_that_the_verdict_rests_on_comes_first():
+    (only,) = class_rows(RESULT)
+    assert only[0] == "cat", "of one class the mean says the same"
+    both = {"cat": RESULT["classes"]["cat"], "dog": RESULT["classes"]["cat"]}
+    whole = {"champion_ap": 0.5, "challenger_ap": 0.4, "delta_ap": -0.1, "interval": [-0.15, -0.05], "boxes": 80}
+    assert class_rows({**RESULT, **whole, "classes": both})[0] == ("mean of the 2", "0.500", "0.400", "-0.100", "-0.150 to -0.050", "80")

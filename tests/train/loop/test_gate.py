@@ -159,6 +159,7 @@ def test_renamed_and_new_classes():
     assert list(told.classes) == ["cat"]
     assert told.classes["cat"].champion > 0.2
     assert list(told.only_challenger) == ["dog"]
+    assert told.only_boxes == {"dog": sum(entry["category_id"] == 2 for entry in truth["annotations"])}
     with pytest.raises(RefusedError, match="no category in common"):
         gather(truth, old, Candidate(CATEGORIES, b), {}, resamples=50)
 
