@@ -13,7 +13,7 @@ import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Self
 
@@ -57,7 +57,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Lost:
-    """Why a URL brought no bytes: state DENIED, GONE, INVALID or RETRY. `retry_after_s` is what the server asked for."""
+    """Why a URL brought no bytes: state DENIED, GONE, INVALID or RETRY. `retry_after_s` is what the server asked for; `unheard`: no
+    connection could be made, so a server that was there before may be down.
+    """
 
     state: State
     reason: Reason
@@ -66,6 +68,7 @@ class Lost:
     final_url: str = ""
     redirects: int = 0
     retry_after_s: float = 0.0
+    unheard: bool = False
 
 
 class LostError(Exception):
@@ -143,7 +146,8 @@ class Fetcher:
             if not isinstance(error, aiohttp.ClientPayloadError):
                 self._failed(hop)
             state, reason = _classify(error)
-            return self._lost(hop, state, reason, _words(error)[:300])
+            unheard = reason == Reason.CONNECTION and isinstance(error, aiohttp.ClientConnectorError)
+            return replace(self._lost(hop, state, reason, _words(error)[:300]), unheard=unheard)
 
     async def _follow(self, hop: _Hop, check: Check | None, wanted: Wanted | None, max_bytes: int) -> Reply:
         remaining_s = self.limits.deadline_s

@@ -175,6 +175,21 @@ def test_an_interrupt_while_names_are_looked_up_says_nothing(
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
+def test_a_server_that_gave_images_is_down_and_not_gone(workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace)
+    with Ledger(dataset.ledger) as ledger:
+        with HostileServer(pictures) as server, Pipeline(dataset, made, ledger, LOCAL) as pipeline:
+            find(ledger, [server.url("/1")])
+            pipeline.drain()
+        later, never = server.url("/2"), server.url("/3", "127.0.0.2")
+        find(ledger, [later, never])
+        settings = DownloadSettings(("127.0.0.0/8",), polite=False)
+        with Pipeline(dataset, made, ledger, settings) as pipeline:
+            pipeline.drain()
+        assert [words(ledger, url) for url in (server.url("/1"), later, never)] == ["KEPT", "RETRY(connection)", "GONE(connection)"]
+        assert ledger.next_due() is not None
+
+
 def test_silent_names_take_no_turn_from_others(workspace: Workspace, server: HostileServer) -> None:
     starved: list[str] = []
 
