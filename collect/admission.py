@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -129,12 +130,12 @@ class Admission:
             lease.url_id, lost.state, lost.reason, lost.detail, status=lost.status, final_url=lost.final_url,
             redirects=lost.redirects, robots=robots,
         )  # fmt: skip
-        if lost.state != State.RETRY:
+        if lost.state != State.RETRY and not (lost.unheard and lease.domain in self._givers):
             return settlement
         if lease.attempts >= self._retries.max_attempts:
             return replace(settlement, state=State.GONE, detail=f"{lost.detail}; tried {lease.attempts} times")
         rest_s = min(self._retries.longest_s, self._retries.first_s * 2 ** (lease.attempts - 1))
-        return replace(settlement, retry_at=time.time() + max(rest_s, lost.retry_after_s))
+        return replace(settlement, state=State.RETRY, retry_at=time.time() + max(rest_s, lost.retry_after_s))
 
     def _exact(self, lease: Lease, picture: Picture, facts: Settlement, new: dict[str, ImageRecord]) -> Settlement | None:
         held = new[picture.sha256] if picture.sha256 in new else self._ledger.image(picture.sha256)
@@ -213,6 +214,7 @@ class Admission:
         if self._lookalikes:
             self._lookalikes.add(record.sha256, vector)
             network = self._lookalikes.name
+        self._givers.add(record.domain)
         self._count(record.domain, lease.licence.creator)
         return replace(facts, state=state, reason=reason, image=record, windows=pack(seen.windows), vector=vector, network=network)
 
@@ -239,6 +241,11 @@ class Admission:
     def _load_counts(self) -> None:
         if self._by_domain is None and (self._policy.max_per_domain or self._policy.max_per_author):
             self._by_domain, self._by_creator = self._ledger.kept_by_domain(), self._ledger.kept_by_creator()
+
+    @cached_property
+    def _givers(self) -> set[str]:
+        """Domains that an image was kept of: where one of them cannot be connected to, it is down and not gone."""
+        return set(self._ledger.kept_by_domain())
 
     @property
     def _near(self) -> NearIndex:

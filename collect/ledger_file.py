@@ -47,7 +47,10 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "full" in str(error) or "readonly" in str(error) or "unable to open" in str(error) or "disk I/O" in str(error):
+        if "readonly" in str(error) or "unable to open" in str(error):
+            advice = "SQLite writes beside it even to read; make its folder writable, or copy the workspace to where it is"
+            raise StorageError(f"cannot open {path}: {error}; {advice}, then run this again") from error
+        if "full" in str(error) or "disk I/O" in str(error):
             raise StorageError(f"cannot write {path}: {error}; free space or choose another --root, then run this again") from error
         if "locked" in str(error):
             raise StorageError(f"{path} is held by another process for over a minute; end that process, then run this again") from error

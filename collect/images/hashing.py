@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -56,7 +56,7 @@ def look(phash_hex: str, signature_text: str) -> Look:
 def looks(kept: Sequence[tuple[str, str]]) -> list[Look]:
     """As :func:`look`, for several pictures at once, which takes a third of the time. Each is `(phash, signature)`."""
     known = [signature_array(signature_text) for _, signature_text in kept if signature_text]
-    found = iter(_hashes(np.stack(known)) if known else ())
+    found: Iterator[NDArray[np.uint64]] = iter(_hashes(np.stack(known))) if known else iter(())
     answers = []
     for phash_hex, signature_text in kept:
         full = int(phash_hex, 16)

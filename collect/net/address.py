@@ -11,12 +11,14 @@ import asyncio
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.helpers import is_ip_address
 from yarl import URL
 
 from collect.errors import UsageError
@@ -25,6 +27,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Lookup = Callable[[str, int], Awaitable[list[tuple[Any, ...]]]]
 
 _PORTS = {80, 443}
+_KNOWN_S, _KNOWN_NAMES = 300.0, 10_000
 _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 # `is_global` says yes to some of these on some Python versions; they never carry a public web server.
 _NEVER = tuple(
@@ -52,6 +55,13 @@ class AddressGuard(AbstractResolver):
     def __init__(self, allow: Iterable[str] = (), lookup: Lookup | None = None) -> None:
         self._allowed = [_network(entry) for entry in allow]
         self._lookup = lookup or _system_lookup
+        self._known: dict[tuple[str, int], tuple[float, list[ResolveResult]]] = {}
+
+    def knows(self, url: URL) -> bool:
+        """Whether :meth:`resolve` need not ask for a URL's host: it is an address, or was asked for in the last minutes."""
+        host = url.host or ""
+        known = self._known.get((host, url.port or 0))
+        return is_ip_address(host) if known is None else known[0] > time.monotonic()
 
     def check_url(self, url: URL) -> None:
         """Refuse what needs no resolving: other schemes, no host, odd ports, literal addresses that are not public."""
@@ -86,13 +96,16 @@ class AddressGuard(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
     ) -> list[ResolveResult]:
-        """Every address of a name, all of them let through; aiohttp connects to these and to no other.
+        """Every address of a name, all of them let through; aiohttp connects to these and to no other. Known for some minutes.
 
         Raises:
             AddressRefusedError: one of them is not public: a name that mixes both is an attack or a mistake.
             OSError: the name does not resolve.
         """
-        results: list[ResolveResult] = []
+        until, results = self._known.get((host, port), (0.0, []))
+        if until > time.monotonic():
+            return results
+        results = []
         for found_family, _type, proto, _name, place in await self._lookup(host, port):
             self.check_address(place[0], port)
             results.append(
@@ -100,6 +113,9 @@ class AddressGuard(AbstractResolver):
                     hostname=host, host=place[0], port=port, family=found_family, proto=proto, flags=socket.AI_NUMERICHOST
                 )
             )  # fmt: skip
+        if len(self._known) >= _KNOWN_NAMES:
+            self._known.clear()
+        self._known[host, port] = time.monotonic() + _KNOWN_S, results
         return results
 
     def open_socket(self, address: Sequence[Any]) -> socket.socket:
@@ -166,7 +182,7 @@ async def _system_lookup(host: str, port: int) -> list[tuple[Any, ...]]:
     """What `getaddrinfo` finds, in a thread of its own.
 
     A name whose servers are silent takes ten seconds and more. The loop's own threads are six on two cores, so six such names
-    would hold up all others; and nobody waits for a daemon at the end. There are as many as there are requests at a time.
+    would hold up all others; and nobody waits for a daemon at the end. There are as many as there are URLs under way.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[tuple[Any, ...]]] = loop.create_future()

@@ -13,7 +13,7 @@ import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Self
 
@@ -57,7 +57,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class Lost:
-    """Why a URL brought no bytes: state DENIED, GONE, INVALID or RETRY. `retry_after_s` is what the server asked for."""
+    """Why a URL brought no bytes: state DENIED, GONE, INVALID or RETRY. `retry_after_s` is what the server asked for; `unheard`: no
+    connection could be made, so a server that was there before may be down.
+    """
 
     state: State
     reason: Reason
@@ -66,6 +68,7 @@ class Lost:
     final_url: str = ""
     redirects: int = 0
     retry_after_s: float = 0.0
+    unheard: bool = False
 
 
 class LostError(Exception):
@@ -101,7 +104,7 @@ class Fetcher:
     async def __aenter__(self) -> Self:
         # aiohttp's own TLS context verifies, and is made once for the process.
         connector = aiohttp.TCPConnector(
-            limit=0, resolver=self.guard, ttl_dns_cache=300, socket_factory=self.guard.open_socket, keepalive_timeout=15,
+            limit=0, resolver=self.guard, use_dns_cache=False, socket_factory=self.guard.open_socket, keepalive_timeout=15,
         )  # fmt: skip
         self._session = aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False,
@@ -143,7 +146,8 @@ class Fetcher:
             if not isinstance(error, aiohttp.ClientPayloadError):
                 self._failed(hop)
             state, reason = _classify(error)
-            return self._lost(hop, state, reason, _words(error)[:300])
+            unheard = reason == Reason.CONNECTION and isinstance(error, aiohttp.ClientConnectorError)
+            return replace(self._lost(hop, state, reason, _words(error)[:300]), unheard=unheard)
 
     async def _follow(self, hop: _Hop, check: Check | None, wanted: Wanted | None, max_bytes: int) -> Reply:
         remaining_s = self.limits.deadline_s
@@ -151,6 +155,8 @@ class Fetcher:
             self.guard.check_url(hop.url)
             if check:
                 await check(hop.url)
+            if not self.guard.knows(hop.url):
+                remaining_s -= await self._look_up(hop, remaining_s)
             async with self.throttle.turn(domain_of_host(hop.url.host or "")):
                 hop.started = time.monotonic()
                 async with asyncio.timeout(remaining_s):
@@ -162,6 +168,20 @@ class Fetcher:
             if hop.redirects > self.limits.max_redirects:
                 raise LostError(Lost(State.GONE, Reason.REDIRECTS, f"more than {self.limits.max_redirects} redirects"))
             hop.url = answer
+
+    async def _look_up(self, hop: _Hop, deadline_s: float) -> float:
+        """Have the guard find a URL's host before its turn comes: a silent name server takes no other's. Returns seconds."""
+        hop.started, host = time.monotonic(), hop.url.host or ""
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self.guard.resolve(host, hop.url.port or 0)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            self._failed(hop)
+            state = State.RETRY if error.errno in _OFFLINE else State.GONE
+            raise LostError(Lost(state, Reason.DNS, f"cannot find {host}: {error.strerror or error}")) from error
+        return time.monotonic() - hop.started
 
     async def _exchange(self, hop: _Hop, wanted: Wanted | None, max_bytes: int) -> Reply | URL:
         """One request: the next URL where it redirects, else the whole reply."""
@@ -263,9 +283,8 @@ def _words(error: Exception) -> str:
 def _classify(error: Exception) -> tuple[State, Reason]:
     if isinstance(error, aiohttp.ClientPayloadError):
         return State.GONE, Reason.TRUNCATED
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        offline = getattr(error.os_error, "errno", 0) in _OFFLINE
-        return (State.RETRY if offline else State.GONE), Reason.DNS
+    if isinstance(error, aiohttp.ClientConnectorDNSError):  # the name was known a moment ago
+        return State.RETRY, Reason.DNS
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return State.GONE, Reason.TLS
     if isinstance(error, aiohttp.InvalidURL | ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collect.errors import CorruptError
+from collect.errors import CorruptError, StorageError
 from collect.ledger import Ledger
 from collect.ledger_rows import Settlement
 from collect.records import Candidate, Licence, Reason, State
@@ -86,6 +86,13 @@ def test_open__says_when_the_file_is_no_ledger(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all, though long enough for a header" * 50)
     with pytest.raises(CorruptError, match="restore it from a backup"):
         Ledger(path)
+
+
+def test_open__that_cannot_be_written_beside_says_so(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").mkdir()  # as on a read-only disk: root writes in spite of permissions, so those cannot be tested
+    with pytest.raises(StorageError, match="make its folder writable") as caught:
+        Ledger(tmp_path / "ledger.sqlite")
+    assert "free space" not in str(caught.value)
 
 
 def test_open__brings_an_older_ledger_up_to_date(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from collect.ledger import Ledger
 from collect.pipeline import DownloadSettings, Pipeline, Progress
 from collect.records import Candidate, Licence, Reason, State
 from collect.workspace import Workspace
-from tests.collect.collecting import FREE, encoded, find, jpeg, new_dataset, picture, words
+from tests.collect.collecting import FREE, became, encoded, find, jpeg, new_dataset, picture, words
 from tests.collect.hostile_server import HostileServer, answer
 
 LOCAL = DownloadSettings(("127.0.0.1",), polite=False)
@@ -172,6 +173,47 @@ def test_an_interrupt_while_names_are_looked_up_says_nothing(
             pipeline.drain(should_stop=lambda: len(asked) >= 4)
         gc.collect()
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_a_server_that_gave_images_is_down_and_not_gone(workspace: Workspace) -> None:
+    dataset, made = new_dataset(workspace)
+    with Ledger(dataset.ledger) as ledger:
+        with HostileServer(pictures) as server, Pipeline(dataset, made, ledger, LOCAL) as pipeline:
+            find(ledger, [server.url("/1")])
+            pipeline.drain()
+        later, never = server.url("/2"), server.url("/3", "127.0.0.2")
+        find(ledger, [later, never])
+        settings = DownloadSettings(("127.0.0.0/8",), polite=False)
+        with Pipeline(dataset, made, ledger, settings) as pipeline:
+            pipeline.drain()
+        assert [words(ledger, url) for url in (server.url("/1"), later, never)] == ["KEPT", "RETRY(connection)", "GONE(connection)"]
+        assert ledger.next_due() is not None
+
+
+def test_silent_names_take_no_turn_from_others(workspace: Workspace, server: HostileServer) -> None:
+    starved: list[str] = []
+
+    async def lookup(host: str, port: int) -> list[tuple[object, ...]]:
+        until = time.monotonic() + 5
+        while host.startswith("silent"):
+            if server.requests:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            if time.monotonic() > until:
+                starved.append(host)
+                raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+            await asyncio.sleep(0.02)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    dataset, made = new_dataset(workspace)
+    silent = [server.url("/1", f"silent{number}.a{number}.test") for number in range(60)]  # more than are asked at a time
+    with Ledger(dataset.ledger) as ledger:
+        find(ledger, [*silent, server.url("/1", "photos.z.test")])
+        with Pipeline(dataset, made, ledger, DownloadSettings(("127.0.0.1",), polite=False, lookup=lookup)) as pipeline:
+            pipeline.drain()
+        assert starved == []
+        assert {words(ledger, url) for url in silent} == {"GONE(dns)"}
+        assert words(ledger, server.url("/1", "photos.z.test")) == "KEPT"
+        assert became(ledger, silent[0]).detail == "cannot find silent0.a0.test: Name or service not known"
 
 
 def test_a_drain_waits_for_its_last_urls_without_spinning(workspace: Workspace, server: HostileServer) -> None:
