@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from torchvision.ops import box_convert
 from annotate.coco import Category
 from collect.errors import MissingServiceError, UsageError
 from train.detectors import transformers_sizes as sizes
-from train.detectors.detector import Batch, Build, Detector, HeadRows, RawDetections, Recipe
+from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
 from train.fitting import checkpoint
 from train.fitting import weights as pretrained
 
@@ -302,7 +302,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def _builder(name: str) -> Build:
+def _builder(name: str) -> Callable[..., TransformersDetector]:
     def build(
         categories: tuple[Category, ...], image_size: int, weights: str, architecture: Mapping[str, Any] | None = None
     ) -> TransformersDetector:
