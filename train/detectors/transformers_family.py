@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from annotate.coco import Category
 from collect.errors import MissingServiceError, UsageError
 from train.detectors import hub
 from train.detectors import transformers_sizes as sizes
-from train.detectors.detector import Batch, Build, Detector, HeadRows, RawDetections, Recipe
+from train.detectors.detector import Batch, Detector, HeadRows, RawDetections, Recipe
 from train.fitting import checkpoint
 from train.fitting import weights as pretrained
 
@@ -277,7 +277,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def _builder(name: str) -> Build:
+def _builder(name: str) -> Callable[..., TransformersDetector]:
     def build(
         categories: tuple[Category, ...], image_size: int, weights: str, architecture: Mapping[str, Any] | None = None
     ) -> TransformersDetector:

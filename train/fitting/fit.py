@@ -12,11 +12,8 @@ pure function of the step (with a time budget: of the time, and then no two runs
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -35,8 +32,10 @@ from train.fitting import config as settings
 from train.fitting.checkpoint import Average
 from train.fitting.config import TrainConfig
 from train.fitting.device import threads
+from train.fitting.interrupts import Interrupts
 from train.fitting.progress import Progress
 from train.fitting.ranks import Ranks
+from train.fitting.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +64,57 @@ class State:
     world: int = 1
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What :func:`fit` is asked for besides the config.
+
+    Attributes:
+        resume: go on from `checkpoints/last.pt`.
+        prepare: called with a new detector before it trains (a warm start); says in words what it did.
+        validate: see :class:`Training`.
+        progress: who is told.
+    """
+
+    resume: bool = False
+    prepare: Callable[[Detector], str] | None = None
+    validate: Validate | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how: Fit) -> tuple[State, TrainConfig]:
+    """Train a detector on a release; writes `config.json` and `checkpoints/`.
+
+    Returns:
+        Where the training ended, and the config with everything that was decided on the way.
+
+    Raises:
+        TrainingError: see :meth:`Training.run`.
+        UsageError: the weights or the image size do not fit the detector.
+    """
+    torch.manual_seed(config.seed)
+    torch.backends.cudnn.benchmark = True  # few sizes come again and again, so trying out its algorithms pays
+    document = checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)) if how.resume else {}
+    weights = "none" if how.resume else config.weights
+    detector = open_detector(config.detector, config.categories, config.image_size, weights, document.get("architecture"))
+    if how.prepare and not how.resume:
+        detector.weights_origin = how.prepare(detector)
+    detector.to(ranks.device).to(memory_format=torch.channels_last)
+    config = recipe.complete(config, detector, ranks)
+    if not how.resume and ranks.first:
+        settings.write(run_path, config)
+    training = Training(config, release, detector, ranks, run_path, how.validate)
+    if how.resume:
+        training.resume(document)
+        document.clear()  # else a second copy of everything stays in memory
+        if ranks.first:
+            checkpoint.sweep(run_path / "checkpoints")
+    with threads(config.threads):
+        out_of_memory = memory.runs_out(lambda: training.run(how.progress))
+    if out_of_memory:
+        raise memory.too_small(detector, config, ranks.device)
+    return training.state, config
 
 
 class Training:
@@ -100,8 +150,8 @@ class Training:
         self.steps_per_epoch = self.plan.per_epoch()
         self.bf16 = config.precision == "bf16"
         self.agreed = 0.0
-        self._watched: tuple[Tensor, tuple[str, ...]] | None = None
-        self._interrupted = False
+        self.watch = Watch(ranks.device)
+        self.interrupts = Interrupts()
 
     def resume(self, document: dict[str, Any]) -> None:
         """Go on from a checkpoint's document (see :func:`train.fitting.checkpoint.load`).
@@ -157,7 +207,7 @@ class Training:
         saved_at = begun_at = time.monotonic()
         cpu_at = time.process_time()
         (self.agreed,) = self.ranks.agree(self.done())
-        with self._interrupts():
+        with self.interrupts:
             while not state.finished:
                 batch = next(batches)
                 waited_s = time.monotonic() - begun_at
@@ -190,7 +240,7 @@ class Training:
 
         Each has its own clock: rates by different clocks would part their weights, and who alone saves waits for ever.
         """
-        asks = self.done() if self.ranks.first else 0.0, since_saved_s > self.config.checkpoint_s, self._interrupted
+        asks = self.done() if self.ranks.first else 0.0, since_saved_s > self.config.checkpoint_s, self.interrupts.asked
         done, save, stop = self.ranks.most(*map(float, asks))
         return done, bool(save), bool(stop)
 
@@ -211,7 +261,8 @@ class Training:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             losses = self.model(batch.to(device))
         total: Tensor = sum(losses.values(), start=torch.zeros((), device=device))
-        self._check(total, batch.names)
+        if found := self.watch.loss(total, batch.names):
+            raise self._no_number(*found)
         (total / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
         if self._between_updates(1):
             self._update(rate)
@@ -222,7 +273,8 @@ class Training:
     def _update(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = group["top_rate"] * rate
-        self._check_gradient(nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.clip_norm))
+        if found := self.watch.gradient(nn.utils.clip_grad_norm_(self.detector.parameters(), self.config.clip_norm)):
+            raise self._no_number(*found)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update(self.detector)
@@ -230,27 +282,10 @@ class Training:
     def _between_updates(self, ahead: int = 0) -> bool:
         return (self.state.position + ahead) % self.config.accumulate == 0 or self.state.position + ahead == self.steps_per_epoch
 
-    def _check(self, total: Tensor, names: tuple[str, ...]) -> None:
-        """Stop at a loss that is no number. On a GPU the look comes one step late, so that the device need not wait."""
-        late, self._watched = self._watched, (total.detach(), names)
-        if self.ranks.device.type == "cpu":
-            late = self._watched
-        if late is not None and not bool(torch.isfinite(late[0])):
-            raise self._no_number("loss", *late)
-
-    def _check_gradient(self, norm: Tensor) -> None:
-        """The same for a gradient, which can be no number where the loss is one: its step would spoil the weights."""
-        if self._watched is not None:
-            total, names = self._watched
-            self._watched = total + 0 * norm, names
-            if self.ranks.device.type == "cpu" and not bool(torch.isfinite(norm)):
-                raise self._no_number("gradient", norm, names)
-
-    def _no_number(self, what: str, value: Tensor, names: tuple[str, ...]) -> TrainingError:
-        self._watched = None
+    def _no_number(self, what: str, value: float, names: tuple[str, ...]) -> TrainingError:
         kept = checkpoint.path_of(self.run_path, checkpoint.LAST).is_file()
         return TrainingError(
-            f"the {what} became {value.item()} at step {self.state.step} (epoch {self.state.epoch + 1}) on the batch "
+            f"the {what} became {value} at step {self.state.step} (epoch {self.state.epoch + 1}) on the batch "
             f"{', '.join(names[:8]) or '(no names)'}; {'the last good checkpoint is kept' if kept else 'there was no checkpoint yet'}. "
             f"Look at these images, or use a smaller --lr than {self.config.learning_rate:g}"
         )
@@ -325,7 +360,7 @@ class Training:
         }
 
     def _save(self) -> None:
-        if self._watched is not None and not bool(torch.isfinite(self._watched[0])):
+        if not self.watch.fine():
             return
         self._settle()
         if self.ranks.first:
@@ -340,76 +375,7 @@ class Training:
             document = {**weights, "epoch": self.state.epoch, "score": self.state.best}
             checkpoint.save(checkpoint.path_of(self.run_path, checkpoint.BEST), document)
 
-    @contextmanager
-    def _interrupts(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM only leave a note, so that no step is cut in half; the second one is obeyed at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def note(_signal: int, _frame: object) -> None:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
 
 def _blank(side_px: int) -> Batch:
     """A grey image without boxes."""
     return Batch(torch.full((1, 3, side_px, side_px), 114, dtype=torch.uint8), [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)])
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What :func:`fit` is asked for besides the config.
-
-    Attributes:
-        resume: go on from `checkpoints/last.pt`.
-        prepare: called with a new detector before it trains (a warm start); says in words what it did.
-        validate: see :class:`Training`.
-        progress: who is told.
-    """
-
-    resume: bool = False
-    prepare: Callable[[Detector], str] | None = None
-    validate: Validate | None = None
-    progress: Progress = field(default_factory=Progress)
-
-
-def fit(config: TrainConfig, release: Release, run_path: Path, ranks: Ranks, how: Fit) -> tuple[State, TrainConfig]:
-    """Train a detector on a release; writes `config.json` and `checkpoints/`.
-
-    Returns:
-        Where the training ended, and the config with everything that was decided on the way.
-
-    Raises:
-        TrainingError: see :meth:`Training.run`.
-        UsageError: the weights or the image size do not fit the detector.
-    """
-    torch.manual_seed(config.seed)
-    torch.backends.cudnn.benchmark = True  # few sizes come again and again, so trying out its algorithms pays
-    document = checkpoint.load(checkpoint.path_of(run_path, checkpoint.LAST)) if how.resume else {}
-    weights = "none" if how.resume else config.weights
-    detector = open_detector(config.detector, config.categories, config.image_size, weights, document.get("architecture"))
-    if how.prepare and not how.resume:
-        detector.weights_origin = how.prepare(detector)
-    detector.to(ranks.device).to(memory_format=torch.channels_last)
-    config = recipe.complete(config, detector, ranks)
-    if not how.resume and ranks.first:
-        settings.write(run_path, config)
-    training = Training(config, release, detector, ranks, run_path, how.validate)
-    if how.resume:
-        training.resume(document)
-        if ranks.first:
-            checkpoint.sweep(run_path / "checkpoints")
-    with threads(config.threads):
-        out_of_memory = memory.runs_out(lambda: training.run(how.progress))
-    if out_of_memory:
-        raise memory.too_small(detector, config, ranks.device)
-    return training.state, config

@@ -20,6 +20,7 @@ from boxwright import main
 from collect.errors import MissingServiceError, NotFoundError, RefusedError, StorageError, UsageError
 from collect.workspace import Dataset, Workspace
 from train.commands.detect import _least_score, _Work
+from train.commands.onnx import _readable
 from train.detectors.detector import Detections, open_detector
 from train.fitting.run import train_run
 from train.serving import onnx_export
@@ -84,6 +85,16 @@ def test_export__refuses_what_it_cannot_compare(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="finds no box at all"):
         export(detector, tmp_path / "model.onnx", pictures(1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx__an_image_that_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "good.png"), pictures(1)[0])
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    told: list[str] = []
+    console = SimpleNamespace(say=told.append)
+    read = list(_readable(tmp_path, ["bad.png", "good.png", "gone.png"], console))  # type: ignore[arg-type]
+    assert len(read) == 1
+    assert ["bad.png" in told[0], "gone.png" in told[1]] == [True, True]
 
 
 def test_export__where_nothing_can_be_written(tmp_path: Path) -> None:
