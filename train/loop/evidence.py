@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotate.boxes import Floats, iou_matrix
+from annotate.boxes import Floats
 from annotate.coco import Category, Document
 from collect.errors import RefusedError
 from train.judging import inputs
@@ -18,6 +18,7 @@ from train.judging.evaluate import Evaluation, evaluate
 from train.judging.inputs import Detections, Truth
 from train.judging.intervals import resampled_ap
 from train.loop.gate import Difference, Evidence
+from train.serving.suppression import surest
 
 RESAMPLES = 1000
 #: Of two boxes that overlap more than this a detector that knows one class for both keeps the surer (the suppression of ours).
@@ -112,12 +113,8 @@ def once(results: Sequence[Mapping[str, Any]], own: Mapping[int, int]) -> list[M
         kind = own.get(entry["category_id"], -1)
         (boxes[entry["image_id"], kind] if kind in merged else kept).append(entry)
     for entries in boxes.values():
-        seen: list[Mapping[str, Any]] = []
-        for entry in sorted(entries, key=lambda found: -found["score"]):
-            others = [found["bbox"] for found in seen if found["category_id"] != entry["category_id"]]
-            if not others or iou_matrix(np.array([entry["bbox"]]), np.array(others)).max() <= ONE_OBJECT_IOU:
-                seen.append(entry)
-        kept += seen
+        columns = (np.array([entry[key] for entry in entries]) for key in ("bbox", "score", "category_id"))
+        kept += [entries[row] for row in surest(*columns, ONE_OBJECT_IOU)]
     return kept
 
 
