@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import socket
 import time
@@ -153,26 +152,6 @@ def test_after_an_interrupt_everything_goes_on(server: HostileServer, workspace:
             pipeline.drain()
         assert {words(ledger, url) for url in urls} == {"KEPT"}
     assert len(server.requests) - len(urls) <= 8
-
-
-def test_an_interrupt_while_names_are_looked_up_says_nothing(
-    workspace: Workspace, server: HostileServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    asked: list[str] = []
-
-    async def slow(host: str, port: int) -> list[tuple[object, ...]]:
-        asked.append(host)
-        await asyncio.sleep(0.5)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-
-    dataset, made = new_dataset(workspace)
-    settings = DownloadSettings(("127.0.0.1",), lookup=slow)
-    with Ledger(dataset.ledger) as ledger:
-        find(ledger, [server.url("/1", f"site-{number}.test") for number in range(1, 25)])  # more than are asked at a time
-        with Pipeline(dataset, made, ledger, settings) as pipeline:
-            pipeline.drain(should_stop=lambda: len(asked) >= 4)
-        gc.collect()
-    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_server_that_gave_images_is_down_and_not_gone(workspace: Workspace) -> None:

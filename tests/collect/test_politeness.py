@@ -19,8 +19,8 @@ from collect.errors import UsageError
 from collect.ledger import Ledger
 from collect.net.address import AddressGuard, AddressRefusedError, not_public
 from collect.net.domains import registrable_domain
-from collect.net.fetch import retry_after
-from collect.net.robots import opted_out, parse_tdmrep
+from collect.net.fetch import Fetcher, FetchLimits, retry_after
+from collect.net.robots import RobotsCache, opted_out, parse_tdmrep
 from collect.net.throttle import DomainClosedError, Throttle
 from collect.pipeline import DownloadSettings, Pipeline
 from collect.records import Reason
@@ -67,8 +67,6 @@ class Recorder(AddressGuard):
 
 
 def fetch_all(guard: AddressGuard, urls: list[str]) -> list[Any]:
-    from collect.net.fetch import Fetcher, FetchLimits
-
     async def run() -> list[Any]:
         async with Fetcher(guard, Throttle(4, 2, polite=False), FetchLimits(deadline_s=5), "test") as fetcher:
             return [await fetcher.fetch(url) for url in urls]
@@ -191,6 +189,28 @@ async def here(host: str, port: int) -> list[tuple[Any, ...]]:
 def server() -> Iterator[HostileServer]:
     with HostileServer(site) as running:
         yield running
+
+
+def test_rules_that_nobody_waits_for_any_more_are_not_fetched_on() -> None:
+    """As at Ctrl-C: their fetcher's session is closed next, and what still used it would end in a traceback."""
+
+    async def stalls(path: str, headers: dict[str, str], writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(60)
+        return False
+
+    async def ask(site: HostileServer) -> None:
+        guard = AddressGuard(("127.0.0.1",))
+        async with Fetcher(guard, Throttle(4, 2, polite=False), FetchLimits(deadline_s=30), "test") as fetcher:
+            async with RobotsCache(fetcher) as robots:
+                waiting = asyncio.create_task(robots.rules(URL(site.url("/a"))))
+                while not site.requests:
+                    await asyncio.sleep(0.01)
+                waiting.cancel()
+            assert asyncio.all_tasks() - {asyncio.current_task(), waiting} == set()
+
+    with HostileServer(stalls) as site:
+        asyncio.run(ask(site))
+    assert site.requests == ["/robots.txt"]
 
 
 def test_what_sites_say_is_done(server: HostileServer, workspace: Workspace) -> None:
