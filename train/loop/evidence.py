@@ -113,8 +113,8 @@ def once(results: Sequence[Mapping[str, Any]], own: Mapping[int, int]) -> list[M
         kind = own.get(entry["category_id"], -1)
         (boxes[entry["image_id"], kind] if kind in merged else kept).append(entry)
     for entries in boxes.values():
-        columns = (np.array([entry[key] for entry in entries]) for key in ("bbox", "score", "category_id"))
-        kept += [entries[row] for row in surest(*columns, ONE_OBJECT_IOU)]
+        boxes_N4, scores_N, kinds_N = (np.array([entry[key] for entry in entries]) for key in ("bbox", "score", "category_id"))
+        kept += [entries[row] for row in surest(boxes_N4, scores_N, kinds_N, ONE_OBJECT_IOU).tolist()]
     return kept
 
 
