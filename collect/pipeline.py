@@ -53,7 +53,7 @@ class DownloadSettings:
 
     `allow_addresses` are addresses or networks that the guard lets through on any port although they are not public.
     `polite=False`, for one's own servers: no limit per domain, no robots.txt, no tdmrep.json. `lookup` takes the place of
-    the system's name resolution.
+    the system's name resolution, `client` is one of :data:`collect.net.wire.CLIENTS`.
     """
 
     allow_addresses: tuple[str, ...] = ()
@@ -65,6 +65,7 @@ class DownloadSettings:
     num_decoders: int = 0
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     lookup: Lookup | None = None
+    client: str = "aiohttp"
 
 
 class Pipeline:
@@ -75,7 +76,7 @@ class Pipeline:
     Raises:
         UsageError: an allowed address is not one, or `lookalike_model` is no network that can be used.
         NotFoundError: there is no file `lookalike_model`.
-        MissingServiceError: it is given, and usearch is not installed.
+        MissingServiceError: it is given, and usearch is not installed; or the client's package is not.
         StorageError: the disk is full; everything settled until then is kept.
     """
 
@@ -92,9 +93,11 @@ class Pipeline:
             settings.num_decoders, settings.decode_deadline_s, self._lookalikes.network if self._lookalikes else None,
         )  # fmt: skip
         throttle = Throttle(min(_FEWEST_AT_A_TIME, policy.concurrency), policy.per_domain, polite=settings.polite)
-        limits = FetchLimits(max_bytes, policy.deadline_s, settings.stall_s, settings.min_bytes_per_s, settings.max_redirects)
+        limits = FetchLimits(
+            max_bytes, policy.deadline_s, settings.stall_s, min_bytes_per_s=settings.min_bytes_per_s, max_redirects=settings.max_redirects
+        )
         guard = AddressGuard(settings.allow_addresses, settings.lookup)
-        self._fetcher = Fetcher(guard, throttle, limits, user_agent(definition.contact))
+        self._fetcher = Fetcher(guard, throttle, limits, user_agent(definition.contact), settings.client)
         self._robots = RobotsCache(self._fetcher) if settings.polite else None
         self._throttle, self._num_urls = throttle, 0
         self.concurrency = policy.concurrency

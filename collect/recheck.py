@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any
 
-import aiohttp
 from yarl import URL
 
 from collect.definition import Definition
@@ -34,6 +33,7 @@ from collect.net.fetch import Fetcher, FetchLimits, Lost, LostError, Reply
 from collect.net.robots import RobotsCache, opted_out, tdm_header
 from collect.net.throttle import Throttle
 from collect.net.visit import HTML_TYPES
+from collect.net.wire import Answer
 from collect.pipeline import DownloadSettings
 from collect.planner import is_explicit
 from collect.records import ImageRecord, Picture, Reason, State
@@ -193,17 +193,17 @@ class _Visitor:
                 raise LostError(Lost(State.REVOKED, Reason.OPTED_OUT))
             reserved = reserved or rules.reserved(hop.path)
 
-        def wanted(response: aiohttp.ClientResponse) -> None:
+        def wanted(answer: Answer) -> None:
             nonlocal is_page
-            if response.status in _GONE or _TOMBSTONE.search(response.url.path):
+            if answer.status in _GONE or _TOMBSTONE.search(answer.url.path):
                 raise LostError(Lost(State.REVOKED, Reason.TAKEN_DOWN))
-            said = tdm_header(response.headers)
-            if opted_out(response.headers) or (reserved if said is None else said):
+            said = tdm_header(answer.headers)
+            if opted_out(answer.headers) or (reserved if said is None else said):
                 raise LostError(Lost(State.REVOKED, Reason.OPTED_OUT))
-            if response.status != 200:
+            if answer.status != 200:
                 raise LostError(Lost(State.RETRY, Reason.HTTP_4XX))
-            is_page = response.content_type in HTML_TYPES
-            if not is_page and response.content_length == record.num_bytes:
+            is_page = answer.content_type in HTML_TYPES
+            if not is_page and answer.content_length == record.num_bytes:
                 raise LostError(_FINE)
 
         reply = await self._fetcher.fetch(record.source_url, check, wanted)

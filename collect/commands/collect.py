@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from collect.gather import Gathered, LimitedPipeline
     from collect.sources.source import Source
 
-#: Where downloads run -> the pipeline that does it there.
-ENGINES = {"local": "collect.gather:LimitedPipeline", "ray": "collect.ray_engine:RayPipeline"}
+#: What downloads -> its pipeline, and the HTTP client that it uses.
+ENGINES = {
+    "local": ("collect.gather:LimitedPipeline", "aiohttp"),
+    "pycurl": ("collect.gather:LimitedPipeline", "pycurl"),
+    "ray": ("collect.ray_engine:RayPipeline", "aiohttp"),
+}
 
 
 class Collect:
@@ -44,7 +48,10 @@ class Collect:
             "--allow-address", action="append", default=[], metavar="IP", help="an address or network of your own, else refused as private"
         )
         parser.add_argument("--impolite", action="store_true", help="no limit per domain, no robots.txt: for your own servers only")
-        parser.add_argument("--engine", choices=list(ENGINES), default="local", help="where downloads run (ray: the extra 'ray')")
+        parser.add_argument(
+            "--engine", choices=list(ENGINES), default="local",
+            help="what downloads: aiohttp (local), libcurl (pycurl: less CPU) or Ray workers (ray); the last two are extras",
+        )  # fmt: skip
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)
@@ -90,8 +97,9 @@ def _collect(dataset: Dataset, definition: Definition, names: list[str], argumen
     sources = {name: open_source(name, replace(settings_for(name, definition), **told)) for name in names}
     _tell_terms(sources.values(), console)
     Ledger(dataset.ledger).close()  # a new one is laid out by one connection, before several open it
-    settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite)
-    gathering = Gathering(dataset, definition, sources, settings, _engine(arguments.engine))
+    engine, client = ENGINES[arguments.engine]
+    settings = DownloadSettings(allow_addresses=addresses, polite=not arguments.impolite, client=client)
+    gathering = Gathering(dataset, definition, sources, settings, _pipeline(engine))
     try:
         with live_table(dataset.ledger, definition, quiet=console.quiet):
             gathered = gathering.run(arguments.limit, restart=arguments.again or bool(arguments.license))
@@ -140,8 +148,8 @@ def _tell_terms(sources: Iterable[Source], console: Console) -> None:
         console.say(f"note: the terms of {', '.join(names)} restrict what results may be used for; to use them is your decision")
 
 
-def _engine(name: str) -> type[LimitedPipeline]:
-    module, _, attribute = ENGINES[name].partition(":")
+def _pipeline(place: str) -> type[LimitedPipeline]:
+    module, _, attribute = place.partition(":")
     return cast("type[LimitedPipeline]", getattr(importlib.import_module(module), attribute))
 
 

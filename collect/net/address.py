@@ -17,13 +17,13 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.helpers import is_ip_address
 from yarl import URL
 
 from collect.errors import UsageError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: An address of a name: its family, and its text.
+Place = tuple[socket.AddressFamily, str]
 Lookup = Callable[[str, int], Awaitable[list[tuple[Any, ...]]]]
 
 _PORTS = {80, 443}
@@ -43,7 +43,7 @@ class AddressRefusedError(Exception):
     """A URL, name or address that the guard does not let through; the message says why."""
 
 
-class AddressGuard(AbstractResolver):
+class AddressGuard:
     """Lets through public addresses on ports 80 and 443, and what `allow` names (addresses or networks, on any port).
 
     `lookup` takes the place of the system's resolver: `(host, port) -> getaddrinfo's list`.
@@ -55,13 +55,13 @@ class AddressGuard(AbstractResolver):
     def __init__(self, allow: Iterable[str] = (), lookup: Lookup | None = None) -> None:
         self._allowed = [_network(entry) for entry in allow]
         self._lookup = lookup or _system_lookup
-        self._known: dict[tuple[str, int], tuple[float, list[ResolveResult]]] = {}
+        self._known: dict[tuple[str, int], tuple[float, list[Place]]] = {}
 
     def knows(self, url: URL) -> bool:
         """Whether :meth:`resolve` need not ask for a URL's host: it is an address, or was asked for in the last minutes."""
-        host = url.host or ""
+        host = url.raw_host or ""
         known = self._known.get((host, url.port or 0))
-        return is_ip_address(host) if known is None else known[0] > time.monotonic()
+        return is_literal(host) if known is None else known[0] > time.monotonic()
 
     def check_url(self, url: URL) -> None:
         """Refuse what needs no resolving: other schemes, no host, odd ports, literal addresses that are not public."""
@@ -90,42 +90,29 @@ class AddressGuard(AbstractResolver):
         if port not in _PORTS:
             raise AddressRefusedError(f"port {port} is neither 80 nor 443")
 
-    async def resolve(  # both families are looked up, whichever is asked for: each address must pass
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
-    ) -> list[ResolveResult]:
-        """Every address of a name, all of them let through; aiohttp connects to these and to no other. Known for some minutes.
+    async def resolve(self, host: str, port: int = 0) -> list[Place]:
+        """Every address of a name, of both families, all of them let through: the only ones to connect to. Known for some minutes.
 
         Raises:
             AddressRefusedError: one of them is not public: a name that mixes both is an attack or a mistake.
             OSError: the name does not resolve.
         """
-        until, results = self._known.get((host, port), (0.0, []))
+        until, places = self._known.get((host, port), (0.0, []))
         if until > time.monotonic():
-            return results
-        results = []
-        for found_family, _type, proto, _name, place in await self._lookup(host, port):
+            return places
+        places = []
+        for family, _type, _proto, _name, place in await self._lookup(host, port):
             self.check_address(place[0], port)
-            results.append(
-                ResolveResult(
-                    hostname=host, host=place[0], port=port, family=found_family, proto=proto, flags=socket.AI_NUMERICHOST
-                )
-            )  # fmt: skip
+            places.append((family, place[0]))
         if len(self._known) >= _KNOWN_NAMES:
             self._known.clear()
-        self._known[host, port] = time.monotonic() + _KNOWN_S, results
-        return results
+        self._known[host, port] = time.monotonic() + _KNOWN_S, places
+        return places
 
-    def open_socket(self, address: Sequence[Any]) -> socket.socket:
-        """Aiohttp's `socket_factory`: the last look, at the very address about to be connected to."""
-        family, kind, proto, _name, place = address
+    def open_socket(self, family: int, kind: int, proto: int, place: Sequence[Any]) -> socket.socket:
+        """A socket, not yet connected: the last look, at the very address (`place`: host, port, …) about to be connected to."""
         self.check_address(place[0], place[1])
         return socket.socket(family, kind, proto)
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 def not_public(address: Address) -> str:
@@ -169,6 +156,15 @@ def _is_odd_spelling(host: str) -> bool:
 def _parsed(address: str) -> Address:
     """An IP address from its text; ValueError where it is none. A collection asks for the same few again and again."""
     return ipaddress.ip_address(address)
+
+
+def is_literal(host: str) -> bool:
+    """Whether a URL's host is an IP address rather than a name."""
+    try:
+        _parsed(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -6,10 +6,8 @@ Whatever happens ends as a :class:`Fetched` or a :class:`Lost`; nothing a server
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
-import ssl
 import time
 import zlib
 from collections.abc import Awaitable, Callable
@@ -17,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Self
 
-import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from collect.net.address import AddressGuard, AddressRefusedError
 from collect.net.domains import domain_of_host
 from collect.net.throttle import DomainClosedError, Throttle
+from collect.net.wire import Answer, WireError, wire_named
 from collect.records import Reason, State
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -35,11 +33,15 @@ _OFFLINE = {socket.EAI_AGAIN}
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """Caps on one URL. `stall_s` is the longest silence; `min_bytes_per_s` the slowest body after five seconds."""
+    """Caps on one URL. `stall_s` is the longest silence; `min_bytes_per_s` the slowest body after five seconds.
+
+    `connect_s`: a host that swallows connections holds its turn for as long; three repetitions of a lost packet fit in.
+    """
 
     max_bytes: int = 40_000_000
     deadline_s: float = 60.0
     stall_s: float = 20.0
+    connect_s: float = 10.0
     min_bytes_per_s: float = 1000.0
     max_redirects: int = 5
 
@@ -90,33 +92,26 @@ class _Hop:
 
 
 Check = Callable[[URL], Awaitable[None]]
-Wanted = Callable[[aiohttp.ClientResponse], None]
+Wanted = Callable[[Answer], None]
 
 
 class Fetcher:
-    """The one HTTP session: shared TLS context, pinned addresses, no cookies, identity encoding, an honest User-Agent."""
+    """Fetches URLs under a guard and a throttle, by the HTTP client named `client`. An async context manager.
 
-    def __init__(self, guard: AddressGuard, throttle: Throttle, limits: FetchLimits, user_agent: str) -> None:
+    Raises:
+        MissingServiceError: the client's package is not installed.
+    """
+
+    def __init__(self, guard: AddressGuard, throttle: Throttle, limits: FetchLimits, user_agent: str, client: str = "aiohttp") -> None:
         self.guard, self.throttle, self.limits = guard, throttle, limits
-        self._user_agent = user_agent
-        self._session: aiohttp.ClientSession | None = None
+        self._wire = wire_named(client)(guard, user_agent, limits.stall_s, min(limits.connect_s, limits.stall_s))
 
     async def __aenter__(self) -> Self:
-        # aiohttp's own TLS context verifies, and is made once for the process.
-        connector = aiohttp.TCPConnector(
-            limit=0, resolver=self.guard, use_dns_cache=False, socket_factory=self.guard.open_socket, keepalive_timeout=15,
-        )  # fmt: skip
-        self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False,
-            headers={"User-Agent": self._user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_read=self.limits.stall_s, sock_connect=self.limits.stall_s),
-        )  # fmt: skip
+        await self._wire.__aenter__()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            await asyncio.sleep(0)  # lets TLS transports close
+        await self._wire.__aexit__(*exception)
 
     async def fetch(self, url: str, check: Check | None = None, wanted: Wanted | None = None, max_bytes: int = 0) -> Reply | Lost:
         """GET a URL, following redirects.
@@ -139,15 +134,16 @@ class Fetcher:
         except LostError as error:
             given = error.lost
             return self._lost(hop, given.state, given.reason, given.detail, given.retry_after_s)
-        except (TimeoutError, aiohttp.ServerTimeoutError):
+        except TimeoutError:
             self._failed(hop)
             return self._lost(hop, State.RETRY, Reason.TIMEOUT, "no complete answer within the deadline")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if not isinstance(error, aiohttp.ClientPayloadError):
+        except WireError as error:
+            if error.reason != Reason.TRUNCATED:
                 self._failed(hop)
-            state, reason = _classify(error)
-            unheard = reason == Reason.CONNECTION and isinstance(error, aiohttp.ClientConnectorError)
-            return replace(self._lost(hop, state, reason, _words(error)[:300]), unheard=unheard)
+            state = State.RETRY if error.reason == Reason.DNS else State.GONE
+            return replace(self._lost(hop, state, error.reason, str(error)[:300]), unheard=error.unheard)
+        except ValueError as error:
+            return self._lost(hop, State.DENIED, Reason.SCHEME, f"not a URL: {error}"[:300])
 
     async def _follow(self, hop: _Hop, check: Check | None, wanted: Wanted | None, max_bytes: int) -> Reply:
         remaining_s = self.limits.deadline_s
@@ -171,7 +167,7 @@ class Fetcher:
 
     async def _look_up(self, hop: _Hop, deadline_s: float) -> float:
         """Have the guard find a URL's host before its turn comes: a silent name server takes no other's. Returns seconds."""
-        hop.started, host = time.monotonic(), hop.url.host or ""
+        hop.started, host = time.monotonic(), hop.url.raw_host or ""
         try:
             async with asyncio.timeout(deadline_s):
                 await self.guard.resolve(host, hop.url.port or 0)
@@ -185,57 +181,71 @@ class Fetcher:
 
     async def _exchange(self, hop: _Hop, wanted: Wanted | None, max_bytes: int) -> Reply | URL:
         """One request: the next URL where it redirects, else the whole reply."""
-        assert self._session is not None, "use the fetcher as a context manager"
-        async with self._session.get(hop.url, allow_redirects=False) as response:
-            hop.status = response.status
-            latency_s = time.monotonic() - hop.started
-            domain = domain_of_host(hop.url.host or "")
-            if response.status in _REDIRECTS and "Location" in response.headers:
-                self.throttle.succeeded(domain, latency_s)
-                return hop.url.join(URL(response.headers["Location"]))
-            if response.status in _RETRIED_4XX or response.status >= 500:
-                raise LostError(self._busy(response, domain, latency_s))
-            self.throttle.succeeded(domain, latency_s)
-            if wanted:
-                wanted(response)
-            if response.content_length and response.content_length > max_bytes:
-                raise LostError(Lost(State.INVALID, Reason.TOO_MANY_BYTES, f"{response.content_length} bytes announced"))
-            body = await self._body(response, max_bytes)
-            return Reply(response.status, str(hop.url), hop.redirects, response.headers, body)
+        receiving = _Receiving(self, hop, wanted, max_bytes)
+        await self._wire.get(hop.url, receiving)
+        return receiving.next_url or receiving.reply()
 
-    async def _body(self, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-        unpack = _unpacker(response.headers.get("Content-Encoding", ""))
-        parts: list[bytes] = []
-        num_bytes = received = 0
-        started = time.monotonic()
-        async for chunk in response.content.iter_any():
-            received += len(chunk)
-            part = unpack(chunk, max_bytes - num_bytes + 1) if unpack else chunk
-            num_bytes += len(part)
-            if num_bytes > max_bytes:
-                raise LostError(Lost(State.INVALID, Reason.TOO_MANY_BYTES, f"more than {max_bytes} bytes"))
-            parts.append(part)
-            took_s = time.monotonic() - started
-            if took_s > _GRACE_S and received < took_s * self.limits.min_bytes_per_s:
-                raise TimeoutError
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _busy(self, response: aiohttp.ClientResponse, domain: str, latency_s: float) -> Lost:
-        """A status that asks to come again."""
-        retry_after_s = retry_after(response.headers.get("Retry-After", ""))
-        limited = response.status == 429
+    def busy(self, answer: Answer, domain: str, latency_s: float) -> Lost:
+        """A status that asks to come again; the throttle is told."""
+        retry_after_s = retry_after(answer.headers.get("Retry-After", ""))
+        limited = answer.status == 429
         if limited or retry_after_s:
             self.throttle.pause(domain, retry_after_s or 30.0)
         if not limited:
             self.throttle.failed(domain, latency_s)
-        reason = Reason.RATE_LIMITED if limited else Reason.TIMEOUT if response.status == 408 else Reason.HTTP_5XX
-        return Lost(State.RETRY, reason, f"HTTP {response.status}", retry_after_s=retry_after_s)
+        reason = Reason.RATE_LIMITED if limited else Reason.TIMEOUT if answer.status == 408 else Reason.HTTP_5XX
+        return Lost(State.RETRY, reason, f"HTTP {answer.status}", retry_after_s=retry_after_s)
 
     def _failed(self, hop: _Hop) -> None:
         self.throttle.failed(domain_of_host(hop.url.host or ""), time.monotonic() - hop.started)
 
     def _lost(self, hop: _Hop, state: State, reason: Reason, detail: str, retry_after_s: float = 0.0) -> Lost:
         return Lost(state, reason, detail, hop.status, str(hop.url) if hop.redirects else "", hop.redirects, retry_after_s)
+
+
+class _Receiving:
+    """One answer as it comes: redirects, refusals and caps are told at the first byte that tells them."""
+
+    def __init__(self, fetcher: Fetcher, hop: _Hop, wanted: Wanted | None, max_bytes: int) -> None:
+        self._fetcher, self._hop, self._wanted, self._max_bytes = fetcher, hop, wanted, max_bytes
+        self._parts: list[bytes] = []
+        self._num_bytes = self._received = 0
+        self.next_url: URL | None = None
+
+    def answered(self, answer: Answer) -> bool:
+        hop, throttle = self._hop, self._fetcher.throttle
+        hop.status = answer.status
+        latency_s, domain = time.monotonic() - hop.started, domain_of_host(hop.url.host or "")
+        if answer.status in _REDIRECTS and "Location" in answer.headers:
+            throttle.succeeded(domain, latency_s)
+            self.next_url = hop.url.join(URL(answer.headers["Location"]))
+            return False
+        if answer.status in _RETRIED_4XX or answer.status >= 500:
+            raise LostError(self._fetcher.busy(answer, domain, latency_s))
+        throttle.succeeded(domain, latency_s)
+        if self._wanted:
+            self._wanted(answer)
+        if (answer.content_length or 0) > self._max_bytes:
+            raise LostError(Lost(State.INVALID, Reason.TOO_MANY_BYTES, f"{answer.content_length} bytes announced"))
+        self._unpack = _unpacker(answer.headers.get("Content-Encoding", ""))
+        self._answer, self._body_began = answer, time.monotonic()
+        return True
+
+    def take(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        part = self._unpack(chunk, self._max_bytes - self._num_bytes + 1) if self._unpack else chunk
+        self._num_bytes += len(part)
+        if self._num_bytes > self._max_bytes:
+            raise LostError(Lost(State.INVALID, Reason.TOO_MANY_BYTES, f"more than {self._max_bytes} bytes"))
+        self._parts.append(part)
+        took_s = time.monotonic() - self._body_began
+        if took_s > _GRACE_S and self._received < took_s * self._fetcher.limits.min_bytes_per_s:
+            raise TimeoutError
+
+    def reply(self) -> Reply:
+        """What came, after its last byte."""
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return Reply(self._answer.status, str(self._hop.url), self._hop.redirects, self._answer.headers, body)
 
 
 def retry_after(text: str) -> float:
@@ -269,24 +279,3 @@ def _unpacker(encoding: str) -> Callable[[bytes, int], bytes] | None:
             raise LostError(Lost(State.INVALID, Reason.BROKEN, f"the {name} encoding is broken: {error}")) from error
 
     return unpack
-
-
-def _words(error: Exception) -> str:
-    """An error for a person; aiohttp's own words about a connection name its TLS settings and forget the cause."""
-    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
-        number = error.os_error.errno or 0
-        why = os.strerror(number) if number > 0 else error.os_error.strerror or str(error.os_error)
-        return f"cannot connect to {error.host}:{error.port}: {why}"
-    return f"{type(error).__name__}: {error}"
-
-
-def _classify(error: Exception) -> tuple[State, Reason]:
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return State.GONE, Reason.TRUNCATED
-    if isinstance(error, aiohttp.ClientConnectorDNSError):  # the name was known a moment ago
-        return State.RETRY, Reason.DNS
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return State.GONE, Reason.TLS
-    if isinstance(error, aiohttp.InvalidURL | ValueError):
-        return State.DENIED, Reason.SCHEME
-    return State.GONE, Reason.CONNECTION

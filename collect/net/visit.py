@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import aiohttp
 from yarl import URL
 
 from collect.net.domains import domain_of_host
 from collect.net.fetch import Lost, LostError
 from collect.net.robots import RobotsCache, opted_out, tdm_header
 from collect.net.throttle import Throttle
+from collect.net.wire import Answer
 from collect.records import Reason, State
 
 #: What web pages call themselves.
@@ -44,20 +44,20 @@ class Visit:
         self._reserved = self._reserved or rules.reserved(url.path)
         self.words = "allowed"
 
-    def wanted(self, response: aiohttp.ClientResponse) -> None:
+    def wanted(self, answer: Answer) -> None:
         """Refuse an answer that is no image or whose headers opt out, before its body is read.
 
         Raises:
             LostError: it is or they do.
         """
-        if response.status >= 400:
-            raise LostError(Lost(State.GONE, Reason.HTTP_4XX, f"HTTP {response.status}"))
-        if response.status != 200:
-            raise LostError(Lost(State.GONE, Reason.CONNECTION, f"HTTP {response.status} brings no image"))
-        said = tdm_header(response.headers)
-        word = opted_out(response.headers) or ("tdm-reservation" if (self._reserved if said is None else said) else "")
+        if answer.status >= 400:
+            raise LostError(Lost(State.GONE, Reason.HTTP_4XX, f"HTTP {answer.status}"))
+        if answer.status != 200:
+            raise LostError(Lost(State.GONE, Reason.CONNECTION, f"HTTP {answer.status} brings no image"))
+        said = tdm_header(answer.headers)
+        word = opted_out(answer.headers) or ("tdm-reservation" if (self._reserved if said is None else said) else "")
         if word:
             self.words = word
             raise LostError(Lost(State.DENIED, Reason.OPT_OUT, f"the site opts out ({word})"))
-        if response.content_type in HTML_TYPES:
+        if answer.content_type in HTML_TYPES:
             raise LostError(Lost(State.INVALID, Reason.HTML, "a web page, not an image"))

@@ -4,7 +4,7 @@
 
 A server in a process of its own serves real files from loopback addresses (127.0.h.1: each a host of its own, named in the
 certificate). Both downloaders fetch the same list, politeness off; the CPU of their children counts, the server's does not.
-Ours fetches, validates, hashes, scores, deduplicates, stores and keeps a ledger; img2dataset runs with `resize_mode=no`,
+Ours fetches, validates, hashes, scores, deduplicates, stores and keeps a ledger, by aiohttp and, where it is installed, by PycURL;
 `disable_all_reencoding=True`, into `files` and into `webdataset`. Over HTTPS both trust the system's authorities and the
 server's certificate, by one bundle named in SSL_CERT_FILE.
 
@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
-import ipaddress
+import importlib.util
 import itertools
 import json
 import multiprocessing
@@ -41,6 +40,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+
+from tests.collect.certificates import certificate  # noqa: E402
+
 DATA = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data")
 NUM_HOSTS = 250
 
@@ -52,29 +54,6 @@ if __name__ == "__main__":
              disable_all_reencoding=True, processes_count=2, thread_count=32, enable_wandb=False, number_sample_per_shard=1000,
              disallowed_header_directives=[])
 """
-
-
-def certificate(folder: Path) -> Path:
-    """A self-signed certificate for all the loopback hosts; returns the PEM that holds it and its key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "benchmark")])
-    now = datetime.datetime.now(datetime.UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts()]
-    built = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(7))
-        .add_extension(x509.SubjectAlternativeName(addresses), False)
-        .add_extension(x509.BasicConstraints(True, None), True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    path = folder / "cert.pem"
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(built.public_bytes(serialization.Encoding.PEM) + secret)
-    return path
 
 
 def authorities() -> Path:
@@ -121,11 +100,11 @@ def serve(files: list[Path], pem: Path | None, ports: Any) -> None:
     asyncio.run(main())
 
 
-def ours(urls: list[str], folder: Path, profile: bool = False) -> dict[str, Any]:
+def ours(urls: list[str], folder: Path, client: str = "aiohttp", profile: bool = False) -> dict[str, Any]:
     """Run in a process of its own, so that its CPU and that of its children can be told."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); from tests.benchmarks.bench_download import run_ours; run_ours(sys.argv[2:])"
     (folder / "urls.txt").write_text("\n".join(urls))
-    result = _measured([sys.executable, "-c", code, str(ROOT), str(folder), "profile" if profile else ""])
+    result = _measured([sys.executable, "-c", code, str(ROOT), str(folder), client, "profile" if profile else ""])
     return result | {"images": sum(result["states"].get(state, 0) for state in ("KEPT", "DUPLICATE"))}
 
 
@@ -145,8 +124,10 @@ def run_ours(arguments: list[str]) -> None:
     urls = (folder / "urls.txt").read_text().split()
     with Ledger(dataset.ledger) as ledger:
         ledger.add_finds((Candidate(url, "urls", "q", "thing", licence=Licence("CC0-1.0")), registrable_domain(url)) for url in urls)
-        with Pipeline(dataset, replace(made, collect=policy), ledger, DownloadSettings(("127.0.0.0/8",), polite=False)) as pipeline:
-            if arguments[1]:
+        with Pipeline(
+            dataset, replace(made, collect=policy), ledger, DownloadSettings(("127.0.0.0/8",), polite=False, client=arguments[1])
+        ) as pipeline:
+            if arguments[2]:
                 import cProfile
                 import pstats
 
@@ -187,13 +168,13 @@ def _measured(command: list[str]) -> dict[str, Any]:
     return {"cpu_s": round(cpu_s, 2), **(json.loads(lines[-1]) if lines else {})}
 
 
-Contender = Callable[[list[str], Path], dict[str, Any]]
+Contender = Callable[..., dict[str, Any]]
 
 
 def compare(scheme: str, files: list[Path], num_urls: int, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        pem = certificate(folder) if scheme == "https" else None
+        pem = certificate(folder, hosts()) if scheme == "https" else None
         if pem:
             bundle = folder / "bundle.pem"
             bundle.write_bytes(authorities().read_bytes() + pem.read_bytes())
@@ -205,15 +186,23 @@ def compare(scheme: str, files: list[Path], num_urls: int, arguments: argparse.N
             port = receive.recv()
             urls = [f"{scheme}://{host}:{port}/{number}" for number, host in zip(range(num_urls), itertools.cycle(hosts()), strict=False)]
             if arguments.profile:
-                return {"boxwright": ours(urls, fresh(folder), profile=True)}
+                return {name: contender(urls, fresh(folder), profile=True) for name, contender in own_contenders().items()}
             return judged(contenders(), urls, folder, arguments.runs)
         finally:
             server.terminate()
             server.join()
 
 
-def contenders() -> dict[str, Contender]:
+def own_contenders() -> dict[str, Contender]:
+    """Ours, by each HTTP client that is installed."""
     found: dict[str, Contender] = {"boxwright": ours}
+    if importlib.util.find_spec("pycurl"):
+        found["boxwright pycurl"] = partial(ours, client="pycurl")
+    return found
+
+
+def contenders() -> dict[str, Contender]:
+    found = own_contenders()
     if peer_python().exists():
         for output in ("files", "webdataset"):
             found[f"img2dataset {output}"] = partial(peer, output=output)
@@ -241,12 +230,19 @@ def judged(contenders: dict[str, Contender], urls: list[str], folder: Path, runs
             "start_cpu_s": starts[name], "ms_per_further_image": round((cpu_s - starts[name]) / (images - 20) * 1000, 2),
             "last": measured[-1],
         }  # fmt: skip
-        if name != "boxwright":
-            mine = judged["boxwright"]
-            judged[name]["ours_is_faster_by"] = round(mine["images_per_cpu_s"] / judged[name]["images_per_cpu_s"], 2)
-            judged[name]["without_start_by"] = round(judged[name]["ms_per_further_image"] / mine["ms_per_further_image"], 2)
-            judged[name]["images_up_to_which_ours_is_faster_by"] = {str(times): crossing(mine, judged[name], times) for times in (3, 2, 1)}
+    own = own_contenders()
+    for name in judged.keys() - own.keys():
+        judged[name]["against"] = {mine: ratios(judged[mine], judged[name]) for mine in own}
     return judged
+
+
+def ratios(mine: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """How many times the other's images per CPU-second ours are: as measured, but for the starts, and up to how many images."""
+    return {
+        "ours_is_faster_by": round(mine["images_per_cpu_s"] / other["images_per_cpu_s"], 2),
+        "without_start_by": round(other["ms_per_further_image"] / mine["ms_per_further_image"], 2),
+        "images_up_to_which_ours_is_faster_by": {str(times): crossing(mine, other, times) for times in (3, 2, 1)},
+    }
 
 
 def crossing(mine: dict[str, Any], other: dict[str, Any], times: int) -> int | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Self
 
 Handler = Callable[[str, dict[str, str], asyncio.StreamWriter], Awaitable[bool | None]]
@@ -13,8 +15,10 @@ Handler = Callable[[str, dict[str, str], asyncio.StreamWriter], Awaitable[bool |
 class HostileServer:
     """`handler(path, headers, writer)` writes the raw answer; it returns True where the connection may be used again."""
 
-    def __init__(self, handler: Handler, address: str = "127.0.0.1") -> None:
-        self.handler, self._address = handler, address
+    def __init__(self, handler: Handler, address: str = "127.0.0.1", pem: Path | None = None) -> None:
+        """Over TLS where `pem` names a certificate and its key."""
+        self.handler, self._address, self._pem = handler, address, pem
+        self.num_connections = 0
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
 
@@ -24,7 +28,7 @@ class HostileServer:
 
         def run() -> None:
             asyncio.set_event_loop(self._loop)
-            self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, self._address, 0))
+            self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, self._address, 0, ssl=self._tls()))
             self.port = self._server.sockets[0].getsockname()[1]
             ready.set()
             self._loop.run_forever()
@@ -48,9 +52,17 @@ class HostileServer:
         self._loop.close()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
+        return f"{'https' if self._pem else 'http'}://{host}:{self.port}{path}"
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self._pem is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._pem)
+        return context
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.num_connections += 1
         try:
             again: bool | None = True
             while again:

@@ -22,6 +22,7 @@ from collect.net.domains import registrable_domain
 from collect.net.fetch import Fetcher, FetchLimits, retry_after
 from collect.net.robots import RobotsCache, opted_out, parse_tdmrep
 from collect.net.throttle import DomainClosedError, Throttle
+from collect.net.wire import CLIENTS
 from collect.pipeline import DownloadSettings, Pipeline
 from collect.records import Reason
 from collect.version import user_agent
@@ -60,29 +61,33 @@ class Recorder(AddressGuard):
             (socket.AF_INET6 if ":" in place else socket.AF_INET, socket.SOCK_STREAM, 6, "", (place, port)) for place in self.names[host]
         ]
 
-    def open_socket(self, address: Any) -> socket.socket:
-        self.check_address(address[4][0], address[4][1])
-        self.connected.append(address[4][:2])
+    def open_socket(self, family: int, kind: int, proto: int, place: Any) -> socket.socket:
+        self.check_address(place[0], place[1])
+        self.connected.append(tuple(place[:2]))
         raise OSError("recorded, not connected")
 
 
-def fetch_all(guard: AddressGuard, urls: list[str]) -> list[Any]:
+def fetch_all(guard: AddressGuard, urls: list[str], client: str) -> list[Any]:
+    pytest.importorskip(client)
+
     async def run() -> list[Any]:
-        async with Fetcher(guard, Throttle(4, 2, polite=False), FetchLimits(deadline_s=5), "test") as fetcher:
+        async with Fetcher(guard, Throttle(4, 2, polite=False), FetchLimits(deadline_s=5), "test", client) as fetcher:
             return [await fetcher.fetch(url) for url in urls]
 
     return asyncio.run(run())
 
 
-def test_a_name_is_connected_to_only_where_all_its_addresses_are_public() -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_name_is_connected_to_only_where_all_its_addresses_are_public(client: str) -> None:
     guard = Recorder({"good.test": ["93.184.215.14"], "mixed.test": ["93.184.215.14", "10.0.0.1"], "inner.test": ["fd00::1"]})
-    lost = fetch_all(guard, ["http://good.test/a", "http://mixed.test/a", "https://inner.test/a", "http://good.test:8080/a"])
+    lost = fetch_all(guard, ["http://good.test/a", "http://mixed.test/a", "https://inner.test/a", "http://good.test:8080/a"], client)
     assert [entry.reason for entry in lost] == [Reason.CONNECTION, Reason.ADDRESS, Reason.ADDRESS, Reason.ADDRESS]
     assert guard.connected == [("93.184.215.14", 80)]
     assert guard.asked == ["good.test", "mixed.test", "inner.test"]
 
 
-def test_a_redirect_is_looked_at_like_a_first_url() -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_redirect_is_looked_at_like_a_first_url(client: str) -> None:
     """A server that may be reached (127.0.0.2) redirects to what may not: another port of this machine among them."""
 
     async def redirect(path: str, headers: dict[str, str], writer: asyncio.StreamWriter) -> bool:
@@ -99,7 +104,7 @@ def test_a_redirect_is_looked_at_like_a_first_url() -> None:
             other.url("/"),
             "ftp://127.0.0.2/",
         ]
-        lost = fetch_all(AddressGuard(("127.0.0.2",)), [server.url(f"/{target}", "127.0.0.2") for target in targets])
+        lost = fetch_all(AddressGuard(("127.0.0.2",)), [server.url(f"/{target}", "127.0.0.2") for target in targets], client)
         assert [entry.reason for entry in lost] == [Reason.ADDRESS] * 5 + [Reason.SCHEME]
         assert other.requests == []
 
@@ -129,7 +134,7 @@ def test_names_whose_servers_are_silent_hold_up_no_other(monkeypatch: pytest.Mon
         silent = [asyncio.create_task(guard.resolve(f"silent{number}.test")) for number in range(40)]
         await asyncio.sleep(0)  # all of them ask first
         try:
-            assert [found["host"] for found in await asyncio.wait_for(guard.resolve("live.test", 80), 10)] == ["127.0.0.1"]
+            assert [text for _family, text in await asyncio.wait_for(guard.resolve("live.test", 80), 10)] == ["127.0.0.1"]
         finally:
             over.set()
         assert {type(error) for error in await asyncio.gather(*silent, return_exceptions=True)} == {socket.gaierror}
