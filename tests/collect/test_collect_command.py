@@ -290,18 +290,22 @@ def test_report__every_reason_has_its_sentence() -> None:
     assert {str(reason) for reason in Reason} <= {str(key) for key in SENTENCES}
 
 
-def test_collect__ray_missing_is_named(demo: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed: `import ray` raises ImportError
-    code, words = fails(demo, capsys, "collect", "demo", "--source", "openverse", "--engine", "ray", *ALLOW)
-    assert code == 5 and "boxwright[ray]" in words
+@pytest.mark.parametrize("engine", ["pycurl", "ray"])
+def test_collect__an_engine_that_is_missing_is_named(
+    demo: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setitem(sys.modules, engine, None)  # as if it were not installed: `import ray` raises ImportError
+    monkeypatch.delitem(sys.modules, "collect.net.curl_wire", raising=False)
+    code, words = fails(demo, capsys, "collect", "demo", "--source", "openverse", "--engine", engine, *ALLOW)
+    assert code == 5 and f"boxwright[{engine}]" in words
 
 
-@pytest.mark.slow
-def test_collect__ray_brings_what_the_local_engine_brings(demo: Workspace, site: Site) -> None:
-    pytest.importorskip("ray")
+@pytest.mark.parametrize("engine", ["pycurl", pytest.param("ray", marks=pytest.mark.slow)])
+def test_collect__other_engines_bring_what_the_local_one_brings(demo: Workspace, site: Site, engine: str) -> None:
+    pytest.importorskip(engine)
     command = [sys.executable, "-m", "boxwright", "collect", "demo", "--source", "openverse", *ALLOW, "--root", str(demo.root), "--json"]
     done = subprocess.run(
-        [*command, "--engine", "ray"], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+        [*command, "--engine", engine], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
     result = json.loads(done.stdout)
     assert result["states"]["KEPT"] > 15 and result["waiting"] == 0
