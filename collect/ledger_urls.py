@@ -16,6 +16,11 @@ from collect.ledger_rows import Counts, Lease, Settlement, licence_from_json, li
 from collect.records import Candidate, Licence, Reason, State
 
 _WAITING = "('FOUND', 'ALLOWED', 'LEASED', 'RETRY')"
+#: Waiting and not leased, said so that the indexes of what waits serve. A lease ends by settling, by giving back, or when a later
+#: process reclaims it; never by the clock, which jumps.
+_FREE = f"state IN {_WAITING} AND state <> 'LEASED'"
+_LEASE = "UPDATE urls SET state = 'LEASED', attempts = attempts + 1 WHERE id = ?"
+_LONGEST_REST_S = 24 * 3600.0
 
 
 class UrlTable(LedgerFile):
@@ -69,8 +74,13 @@ class UrlTable(LedgerFile):
             return sum(db.execute(sql + stated, (reason, licence)).rowcount for licence in spdx)
 
     def reclaim(self) -> int:
-        """Make URLs that a dead process had leased available again; returns how many. Call with the lock held."""
+        """Make URLs that a dead process had leased available again; returns how many. Call with the lock held.
+
+        None that waits for a retry rests longer than a day from now: if it does, the clock was wrong when it was told to.
+        """
+        latest = time.time() + _LONGEST_REST_S
         with self.transaction() as db:
+            db.execute("UPDATE urls SET not_before = 0 WHERE state = 'RETRY' AND not_before > ?", (latest,))
             return db.execute(
                 "UPDATE urls SET state = 'FOUND', not_before = 0, attempts = max(attempts - 1, 0) WHERE state = 'LEASED'"
             ).rowcount
@@ -83,8 +93,8 @@ class UrlTable(LedgerFile):
                 [(url_id,) for url_id in url_ids],
             )
 
-    def lease(self, limit: int, seconds: float = 900.0, per_domain: int = 0, busy: Collection[str] = ()) -> list[Lease]:
-        """Hand out up to `limit` URLs that wait and whose time has come; they are LEASED for `seconds`.
+    def lease(self, limit: int, per_domain: int = 0, busy: Collection[str] = ()) -> list[Lease]:
+        """Hand out up to `limit` URLs that wait and whose time has come; they are LEASED from then on.
 
         With `per_domain`, at most so many of each domain, domains taken in turn from where the last call stopped and those
         in `busy` left out: a million URLs of one site do not keep the others waiting.
@@ -92,13 +102,10 @@ class UrlTable(LedgerFile):
         moment = time.time()
         with self.transaction() as db:
             rows = self._in_turn(db, limit, per_domain, busy, moment) if per_domain else _oldest(db, limit, moment)
-            db.executemany(
-                "UPDATE urls SET state = 'LEASED', not_before = ?, attempts = attempts + 1 WHERE id = ?",
-                [(moment + seconds, row["id"]) for row in rows],
-            )
+            db.executemany(_LEASE, [(row["id"],) for row in rows])
             return [self._lease(db, row) for row in rows]
 
-    def lease_url(self, url: str, seconds: float = 900.0) -> Lease | None:
+    def lease_url(self, url: str) -> Lease | None:
         """Lease one URL by name; None where it is unknown, settled or leased."""
         with self.transaction() as db:
             row = db.execute(
@@ -107,9 +114,7 @@ class UrlTable(LedgerFile):
             ).fetchone()
             if row is None:
                 return None
-            db.execute(
-                "UPDATE urls SET state = 'LEASED', not_before = ?, attempts = attempts + 1 WHERE id = ?", (time.time() + seconds, row["id"])
-            )
+            db.execute(_LEASE, (row["id"],))
             return self._lease(db, row)
 
     def _in_turn(self, db: sqlite3.Connection, limit: int, per_domain: int, busy: Collection[str], moment: float) -> list[sqlite3.Row]:
@@ -137,7 +142,7 @@ class UrlTable(LedgerFile):
 
     def _due(self, db: sqlite3.Connection, domain: str, limit: int, moment: float) -> list[sqlite3.Row]:
         return db.execute(
-            f"SELECT id, url, domain, attempts, source, class_name FROM urls WHERE state IN {_WAITING} AND domain = ?"  # noqa: S608
+            f"SELECT id, url, domain, attempts, source, class_name FROM urls WHERE {_FREE} AND domain = ?"  # noqa: S608
             " AND not_before <= ? ORDER BY not_before, id LIMIT ?",
             (domain, moment, limit),
         ).fetchall()
@@ -195,7 +200,7 @@ class UrlTable(LedgerFile):
 
     def next_due(self) -> float | None:
         """Unix time at which the next waiting URL may be leased; None when none waits."""
-        row = self._db.execute(f"SELECT min(not_before) FROM urls INDEXED BY urls_waiting WHERE state IN {_WAITING}").fetchone()  # noqa: S608
+        row = self._db.execute(f"SELECT min(not_before) FROM urls INDEXED BY urls_waiting WHERE {_FREE}").fetchone()  # noqa: S608
         return None if row[0] is None else float(row[0])
 
     def counts(self) -> Counts:
@@ -241,6 +246,6 @@ class UrlTable(LedgerFile):
 def _oldest(db: sqlite3.Connection, limit: int, moment: float) -> list[sqlite3.Row]:
     return db.execute(
         "SELECT id, url, domain, attempts, source, class_name FROM urls INDEXED BY urls_waiting"  # noqa: S608
-        f" WHERE state IN {_WAITING} AND not_before <= ? ORDER BY not_before, id LIMIT ?",
+        f" WHERE {_FREE} AND not_before <= ? ORDER BY not_before, id LIMIT ?",
         (moment, limit),
     ).fetchall()

@@ -126,8 +126,7 @@ class Fetcher:
         try:
             return await self._follow(hop, check, wanted, max_bytes or self.limits.max_bytes)
         except DomainClosedError as closed:
-            wait_s = max(0.0, closed.until - time.time())
-            return self._lost(hop, State.RETRY, closed.reason, str(closed), wait_s)
+            return self._lost(hop, State.RETRY, closed.reason, str(closed), closed.seconds)
         except AddressRefusedError as refused:
             reason = Reason.SCHEME if "scheme" in str(refused) else Reason.ADDRESS
             return self._lost(hop, State.DENIED, reason, str(refused))

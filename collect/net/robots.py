@@ -90,7 +90,7 @@ class RobotsCache:
         """The rules of a URL's origin."""
         origin = str(url.origin())
         task = self._rules.get(origin)
-        if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().until < time.time())):
+        if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().until < time.monotonic())):
             task = self._rules[origin] = asyncio.create_task(self._load(origin))
             while len(self._rules) > _KEPT_ORIGINS:
                 self._rules.popitem(last=False)
@@ -100,7 +100,7 @@ class RobotsCache:
 
     async def _load(self, origin: str) -> Rules:
         reply = await self._fetcher.fetch(f"{origin}/robots.txt", max_bytes=_MAX_BYTES)
-        moment = time.time()
+        moment = time.monotonic()
         if isinstance(reply, Lost):
             if reply.reason == Reason.TOO_MANY_BYTES:
                 return Rules(moment + _KEPT_S)

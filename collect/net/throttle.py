@@ -24,21 +24,21 @@ _KEPT_DOMAINS = 20_000
 
 
 class DomainClosedError(Exception):
-    """The domain takes no requests until `until` (unix seconds); `reason` is RATE_LIMITED or CIRCUIT_OPEN."""
+    """The domain takes no requests for `seconds` from now; `reason` is RATE_LIMITED or CIRCUIT_OPEN."""
 
-    def __init__(self, domain: str, until: float, reason: Reason) -> None:
-        super().__init__(f"{domain} takes no requests for {max(0.0, until - time.time()):.0f} s")
-        self.until, self.reason = until, reason
+    def __init__(self, domain: str, seconds: float, reason: Reason) -> None:
+        super().__init__(f"{domain} takes no requests for {seconds:.0f} s")
+        self.seconds, self.reason = seconds, reason
 
 
 @dataclass
 class _Domain:
     slots: asyncio.Semaphore
-    next_start: float = 0.0  # monotonic seconds
+    next_start: float = 0.0
     delay_s: float = 0.0
     floor_s: float = 0.0
     failures: int = 0
-    closed_until: float = 0.0  # unix seconds
+    closed_until: float = 0.0  # monotonic seconds, as all moments here: the clock on the wall may jump
     closed_for: Reason = Reason.NONE
     in_use: int = field(default=0)
 
@@ -82,10 +82,10 @@ class Throttle:
             state.in_use -= 1
 
     async def _wait(self, domain: str, state: _Domain) -> None:
-        closed_s = state.closed_until - time.time()
-        if closed_s > self._patience_s:
-            raise DomainClosedError(domain, state.closed_until, state.closed_for)
         moment = time.monotonic()
+        closed_s = state.closed_until - moment
+        if closed_s > self._patience_s:
+            raise DomainClosedError(domain, closed_s, state.closed_for)
         start = max(moment + closed_s, state.next_start, moment)
         state.next_start = start + max(state.delay_s, state.floor_s)
         if start > moment:
@@ -109,12 +109,12 @@ class Throttle:
         state.delay_s = min(_LONGEST_DELAY_S, max(state.delay_s, latency_s / self._per_domain))
         if state.failures >= _FAILURES_TO_OPEN:
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (state.failures - _FAILURES_TO_OPEN))
-            self._close(state, time.time() + pause_s, Reason.CIRCUIT_OPEN)
+            self._close(state, time.monotonic() + pause_s, Reason.CIRCUIT_OPEN)
 
     def pause(self, domain: str, seconds: float) -> None:
         """The domain said Retry-After."""
         if self._polite:
-            self._close(self._state(domain), time.time() + seconds, Reason.RATE_LIMITED)
+            self._close(self._state(domain), time.monotonic() + seconds, Reason.RATE_LIMITED)
 
     def crawl_delay(self, domain: str, seconds: float) -> None:
         """The domain's robots.txt asks for a delay between requests."""
@@ -138,7 +138,7 @@ class Throttle:
 
     def _forget(self) -> None:
         """Drop the half used least lately, so that memory stays flat whatever the number of domains."""
-        moment = time.time()
+        moment = time.monotonic()
         for domain in list(self._domains)[: _KEPT_DOMAINS // 2]:
             state = self._domains[domain]
             if not state.in_use and state.closed_until < moment:
