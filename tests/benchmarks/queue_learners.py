@@ -40,8 +40,8 @@ class Learner(Protocol):
     shares: tuple[float, ...]
     looks_IE: NDArray[np.float64]
 
-    def learn(self, train: Sequence[int], seed: int, before: Any, steps: int | None = None) -> Any:
-        """A model of the boxes of some images; `before` is the model of the batch before, None for the first; `steps` None = as usual."""
+    def learn(self, train: Sequence[int], seed: int, before: Any) -> Any:
+        """A model of the boxes of some images; `before` is the model of the batch before, None for the first."""
 
     def detect(self, model: Any, rows: Sequence[int]) -> list[Found]: ...
 
@@ -63,7 +63,7 @@ class Weak:
         self.maps = Maps(told["seen"], told["scale"].numpy(), told["looks"].numpy())
         self.looks_IE = self.maps.looks_IE
 
-    def learn(self, train: Sequence[int], seed: int, before: Head | None, steps: int | None = None) -> Head:
+    def learn(self, train: Sequence[int], seed: int, before: Head | None) -> Head:
         return learn(self.maps, self.scene.boxes, train, len(self.scene.names), seed)
 
     def detect(self, model: Head, rows: Sequence[int]) -> list[Found]:
@@ -73,15 +73,16 @@ class Weak:
 class Shipped:
     """`fcos_mobilenet_v2` from ImageNet weights, warm-started from the batch before as `boxwright retrain` does.
 
-    The first training has `first_steps` of eight cut-outs, each later one `next_steps`, whatever there is to learn from. Runs and what
-    they found are kept, so both orders share their first training, and a call that was cut off goes on.
+    The first training has `first_steps` of eight cut-outs, each later one `next_steps`, whatever there is to learn from; with `cold_steps`
+    each has so many, from ImageNet weights. Runs and what they found are kept, so both orders share their first training, and a call that
+    was cut off goes on.
     """
 
     shares = (0.15, 0.25, 0.4, 0.6, 1.0)
     first_steps, next_steps = 200, 80
 
-    def __init__(self, scene: Scene, keep: Path, image_size: int, crop_px: int) -> None:
-        self.scene, self.keep, self.image_size, self.crop_px = scene, keep, image_size, crop_px
+    def __init__(self, scene: Scene, keep: Path, image_size: int, crop_px: int, cold_steps: int = 0) -> None:
+        self.scene, self.keep, self.image_size, self.crop_px, self.cold_steps = scene, keep, image_size, crop_px, cold_steps
         self.looks_IE = Embedder(keep / "cache").look([(entry["sha256"], Path(entry["file_name"])) for entry in self._entries()]).vectors_ND
         classes = list(enumerate(scene.names, 1))
         self.recipe = definition.parse(keep / "dataset.toml", definition.template("queue", classes))
@@ -89,8 +90,9 @@ class Shipped:
     def _entries(self) -> list[dict[str, Any]]:
         return list(self.scene.truth(range(len(self.scene.files)))["images"])
 
-    def learn(self, train: Sequence[int], seed: int, before: Path | None, steps: int | None = None) -> Path:
-        steps = steps or (self.next_steps if before else self.first_steps)
+    def learn(self, train: Sequence[int], seed: int, before: Path | None) -> Path:
+        before = None if self.cold_steps else before
+        steps = self.cold_steps or (self.next_steps if before else self.first_steps)
         shown = [*train] * -(-EPOCH // len(train))
         options = {
             "image_size": self.image_size, "epochs": max(1, round(steps / -(-len(shown) // 8))), "batch_size": 8, "seed": seed,
