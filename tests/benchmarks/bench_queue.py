@@ -23,9 +23,9 @@ which near 95 % of the full mAP is much: many seeds are needed. `bench_queue_cla
 bootstrap's over the seeds. (The mean of the seeds' own ratios would mostly tell the luck of the random orders, which lie a factor of two
 apart.)
 
-What is drawn early is also trained on for longer, for each training goes on from the one before, and where the set is hard the chain ends
-before it has learned what the boxes hold: on facemask-coco 400 steps from ImageNet weights on a quarter of the boxes gave more than that
-chain of 600 on all of them (LOG.md, eighth session). With `--cold STEPS` every training is one of that many steps from ImageNet weights.
+What is drawn early is also trained on for longer, for each training goes on from the one before, and where the set is hard the chain may end
+before it has learned what the boxes hold: on facemask-coco 400 steps from ImageNet weights on a random quarter of the boxes gave no less
+than the chain on all of them (two seeds: LOG.md, eighth session). With `--cold STEPS` every training is one of that many steps from ImageNet weights.
 
 `--told` asks what could be had at most: our order is told the true boxes of what waits, in place of what the detector sees there.
 """
