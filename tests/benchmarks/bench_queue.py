@@ -23,11 +23,12 @@ which near 95 % of the full mAP is much: many seeds are needed. `bench_queue_cla
 bootstrap's over the seeds. (The mean of the seeds' own ratios would mostly tell the luck of the random orders, which lie a factor of two
 apart.)
 
-What is drawn early is also trained on for longer, for each training goes on from the one before, and where the set is hard the chain may end
-before it has learned what the boxes hold: on facemask-coco 400 steps from ImageNet weights on a random quarter of the boxes gave no less
-than the chain on all of them (two seeds: LOG.md, eighth session). With `--cold STEPS` every training is one of that many steps from ImageNet weights.
+What is drawn early is also trained on for longer, for each training goes on from the one before, and where the set is hard the chain may
+end before it has learned what the boxes hold: on facemask-coco 400 steps from ImageNet weights on a random quarter of the boxes gave, in
+the mean of two seeds, no less than the chain on all of them (LOG.md, eighth session). With `--cold STEPS` every training is one of that many
+steps from ImageNet weights.
 
-`--told` asks what could be had at most: our order is told the true boxes of what waits, in place of what the detector sees there.
+`--told` asks what better foresight could bring: our order is told the true boxes of what waits, in place of what the detector sees there.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="256,160", help="fcos's --image-size and --crop")
     parser.add_argument("--weights", default="{}", help="JSON of train.loop.rank.Weights, for tuning")
     parser.add_argument("--cold", type=int, default=0, metavar="STEPS", help="fcos: every training from ImageNet weights, so long")
-    parser.add_argument("--told", action="store_true", help="ours is told the true boxes of what waits: what an order can save at most")
+    parser.add_argument("--told", action="store_true", help="ours is told the true boxes of what waits")
     parser.add_argument("--keep", default="", help="keep features and runs here, and go on with those that are")
     arguments = parser.parse_args()
     data = Path(os.environ.get("BOXWRIGHT_TEST_DATA") or ROOT.parent / "shared" / "data")
