@@ -25,8 +25,8 @@ apart.)
 
 What is drawn early is also trained on for longer, for each training goes on from the one before, and where the set is hard the chain may
 end before it has learned what the boxes hold: on facemask-coco 400 steps from ImageNet weights on a random quarter of the boxes gave, in
-the mean of two seeds, no less than the chain on all of them (LOG.md, eighth session). With `--cold STEPS` every training is one of that many
-steps from ImageNet weights.
+the mean of two seeds, no less than the chain on all of them (LOG.md, eighth session). With `--cold STEPS` every training is one of that
+many steps from ImageNet weights.
 
 `--told` asks what better foresight could bring: our order is told the true boxes of what waits, in place of what the detector sees there.
 """
