@@ -18,7 +18,7 @@ from collect.clock import now
 from collect.definition import CollectPolicy, Definition
 from collect.images.duplicates import NearIndex, pack
 from collect.images.hashing import Look, looks
-from collect.images.inspect import Refusal
+from collect.images.limits import Refusal
 from collect.images.similarity import confirmed
 from collect.ledger import Ledger
 from collect.ledger_rows import Lease, Settlement

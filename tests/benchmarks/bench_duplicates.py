@@ -39,7 +39,8 @@ sys.path.insert(0, str(ROOT))
 from collect import blobs  # noqa: E402
 from collect.images.duplicates import NearIndex, near_pairs  # noqa: E402
 from collect.images.hashing import look  # noqa: E402
-from collect.images.inspect import InspectLimits, inspect  # noqa: E402
+from collect.images.inspect import inspect  # noqa: E402
+from collect.images.limits import InspectLimits  # noqa: E402
 from collect.images.similarity import confirmed  # noqa: E402
 from collect.images.workers import InspectWorkers  # noqa: E402
 from collect.ledger import Ledger  # noqa: E402
