@@ -38,6 +38,8 @@ def serve(descriptor: int, page: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel, at = Channel(descriptor), mmap.mmap(page, mmap.PAGESIZE)
+    from collect.images.inspect import inspect_all  # here, since whoever asks imports this module and needs no Pillow
+
     settings = orjson.loads(channel.receive()[0])
     limits = InspectLimits(**settings["limits"])
 
@@ -50,20 +52,16 @@ def serve(descriptor: int, page: int) -> None:
     while True:
         try:
             (asked,), *files = channel.receive()
-            answers = _answers(Task(asked), one_by_one(files), limits, settings["network"])
+            task, waiting = Task(asked), one_by_one(files)
+            answers = inspect_all(waiting, limits) if task == Task.INSPECT else _alike(task, waiting, settings["network"])
             signal.setitimer(signal.ITIMER_REAL, 0)
             channel.send([orjson.dumps(answers)])
         except (EOFError, OSError):
             return
 
 
-def _answers(task: Task, files: Iterator[bytes], limits: InspectLimits, network: str) -> list[Any]:
-    # Imported here: whoever asks has no need of Pillow, nor most decoders of OpenCV.
-    if task == Task.INSPECT:
-        from collect.images.inspect import inspect_all
-
-        return inspect_all(files, limits)
-    from collect.images import lookalikes
+def _alike(task: Task, files: Iterator[bytes], network: str) -> list[Any]:
+    from collect.images import lookalikes  # with OpenCV, which few decoders need
 
     if task == Task.VECTOR:
         return list(map(lookalikes.Vectors(network), files))

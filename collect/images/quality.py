@@ -82,7 +82,8 @@ def banner(grey_HW: Grey) -> float:
     lowest, highest = max(3, round(height * 0.03)), round(height * 0.2)
     if highest <= lowest:
         return 0.0
-    tails_2RW = np.stack([grey_HW[height - highest - 1 :], grey_HW[highest::-1]]).astype(np.int16)
+    tails_2RW = np.empty((2, highest + 1, width), np.int16)
+    tails_2RW[0], tails_2RW[1] = grey_HW[height - highest - 1 :], grey_HW[highest::-1]
     steps = tails_2RW[:, 1 : highest - lowest + 2] - tails_2RW[:, : highest - lowest + 1]
     up, down = (np.add.reduce(steps > _STEP, axis=2, dtype=np.int32), np.add.reduce(steps < -_STEP, axis=2, dtype=np.int32))
     surest = 0.0
