@@ -55,6 +55,12 @@ class ImageTable(LedgerFile):
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
         return image_record(row) if row else None
 
+    def held(self, sha256s: Iterable[str]) -> set[str]:
+        """Which of these images are held, in whatever state."""
+        asked = tuple(sha256s)
+        marks = ", ".join("?" * len(asked))
+        return {row[0] for row in self._db.execute(f"SELECT sha256 FROM images WHERE sha256 IN ({marks})", asked)}  # noqa: S608
+
     def image_of_sha1(self, sha1: str) -> ImageRecord | None:
         """The image whose bytes have a sha1 (hex); None too where it came before sha1s were recorded."""
         row = self._db.execute("SELECT * FROM images WHERE json_extract(extra, '$.sha1') = ?", (sha1,)).fetchone()
