@@ -18,6 +18,7 @@ from collect.images.duplicates import clusters
 from collect.ledger import Ledger
 from collect.records import ImageRecord
 from collect.workspace import Dataset
+from train.detectors.table import place_of
 
 _SHOWN, _SHOWN_WHOLE = 15, 5
 _LIKELY = 0.5
@@ -53,6 +54,7 @@ class Audit:
         recipe = definition.load(dataset)
         if arguments.lookalikes:
             return self._lookalikes(dataset, recipe, arguments, console)
+        place_of(arguments.detector)
         records, document = labelled(dataset, recipe)
         if console.dry_run:
             console.out(f"would train {arguments.folds} small models on {len(records)} labelled images")

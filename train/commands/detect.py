@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from collect.console import Console
 from collect.errors import UsageError
 from collect.files import safe_join, storage_errors, write_atomic
-from train.detectors.detector import Detections
 from train.judging.run_files import best_f1_score
 from train.serving.draw import draw
 from train.serving.pictures import VIDEOS, Frame, Unreadable, VideoWriter, frames, video_name
-from train.serving.predictor import Predictor
 from train.serving.suppression import CLASS_OVERLAP, across_classes
-from train.serving.tiles import Tiling
+
+if TYPE_CHECKING:
+    from train.detectors.detector import Detections
+    from train.serving.predictor import Predictor
 
 #: Of a run that was judged on nothing.
 _USUAL = 0.3
@@ -56,10 +57,14 @@ class Detect:
                 raise UsageError(
                     f"--out {arguments.out} is where {word} lies: the annotated pictures would replace yours; give another folder"
                 )
-        tiling = Tiling(arguments.tiles) if arguments.tiles else None
         run_path = console.workspace.run_path(arguments.run)
+        threshold = _least_score(run_path, arguments.threshold)
+        from train.serving.predictor import Predictor  # loads torch: after what can be refused without
+        from train.serving.tiles import Tiling
+
+        tiling = Tiling(arguments.tiles) if arguments.tiles else None
         predictor = Predictor.from_run(run_path, arguments.device, tiling)
-        work = _Work(predictor, arguments.out, _least_score(run_path, arguments.threshold), arguments.class_overlap, console.dry_run)
+        work = _Work(predictor, arguments.out, threshold, arguments.class_overlap, console.dry_run)
         try:
             for item in console.track(frames(arguments.paths, arguments.seconds, arguments.out), "detecting"):
                 work.take(item)

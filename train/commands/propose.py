@@ -47,9 +47,10 @@ class Propose:
         source = arguments.source or recipe.annotate.proposer
         if not source:
             raise UsageError("say who proposes: --from opencv-face, --from run:RUN, --from zero-shot:MODEL or --from sources")
-        proposer = open_proposer(source, _request(arguments, console, dataset, recipe))
-        console.say(f"{proposer.name} starts at {proposer.threshold:.2f}{f': {proposer.reason}' if proposer.reason else ''}")
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
+            ledger.require_images(dataset.name)
+            proposer = open_proposer(source, _request(arguments, console, dataset, recipe))
+            console.say(f"{proposer.name} starts at {proposer.threshold:.2f}{f': {proposer.reason}' if proposer.reason else ''}")
             records = undecided(ledger.images(), journal)[: arguments.limit or None]
             if console.dry_run:
                 console.out(f"{proposer.name} would look at {len(records)} images")

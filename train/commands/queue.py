@@ -46,19 +46,21 @@ class Queue:
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
             records, queries = list(ledger.images()), ledger.query_rows()
             waiting, labels = undecided(records, journal), current(journal)
+            if not arguments.suggest:
+                ledger.require_images(dataset.name)
         if arguments.suggest:
             return _suggest(dataset, recipe, _stock(dataset, recipe, records, labels, queries), console, apply=arguments.apply)
-        from train.loop.glances import Scene, look
-
         run = arguments.run or _champion_run(dataset)
-        scene = Scene(console.workspace, dataset, recipe, records, labels)
-        ranked = [entry.to_json() for entry in look(scene, waiting, run, arguments.device, console)][: arguments.top or None]
+        run_path = console.workspace.run_path(run, dataset.name) if run else None
+        ranked = []
+        if waiting:
+            from train.loop.glances import Scene, look  # loads torch: after what can be told without
+
+            seen = look(Scene(dataset, recipe, records, labels), waiting, run_path, arguments.device, console)
+            ranked = [entry.to_json() for entry in seen][: arguments.top or None]
         if not console.dry_run:
             write_atomic(dataset.folder / "queue.json", json.dumps(ranked, ensure_ascii=False, indent=1) + "\n")
-        if not records:
-            console.out(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
-        else:
-            _tell(dataset, ranked, run, len(waiting), console)
+        _tell(dataset, ranked, run, len(waiting), console)
         return {"images": len(ranked), "run": run, "path": str(dataset.folder / "queue.json"), "queue": ranked}
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from annotate.boxes import Floats, iou_matrix
-from train.detectors.detector import Detections
+
+if TYPE_CHECKING:
+    from train.detectors.detector import Detections
 
 #: Two true objects of different classes hardly ever overlap by more: none of 9,182 labelled boxes of faces, blood cells and
 #: VOC's classes does, of COCO's 830 on 100 images four pairs (LOG.md, seventh session).
@@ -18,6 +22,7 @@ def across_classes(found: Detections, iou: float = CLASS_OVERLAP) -> Detections:
 
     Not for judging: COCO's AP ranks each class by itself, and a second opinion on an object costs nothing there.
 
+    >>> from train.detectors.detector import Detections
     >>> boxes = np.array([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 0.0, 9.0, 9.0]])
     >>> across_classes(Detections(boxes, np.array([0.9, 0.8, 0.7]), np.array([0, 1, 1]))).labels_N.tolist()
     [0, 1]
