@@ -13,6 +13,7 @@ from collect.ledger import Ledger
 from collect.workspace import Dataset
 from train.loop.propose import Proposer, Request, Tally, open_proposer, propose, undecided
 from train.loop.proposers import check_threshold
+from train.serving.suppression import add_class_overlap, check_class_overlap
 
 
 class Propose:
@@ -35,6 +36,7 @@ class Propose:
             help="least score of a proposal (default: of a run, what costs a reviewer least on val; else the model's own)",
         )
         parser.add_argument("--class", dest="category", default="", metavar="NAME", help="propose only this class")
+        add_class_overlap(parser)
         parser.add_argument("--tiles", action="store_true", help="look at overlapping tiles as well, for small objects")
         parser.add_argument("--device", default="", help="cpu or cuda (default: what there is)")
         parser.add_argument("--limit", type=int, default=0, metavar="N", help="at most N images")
@@ -57,7 +59,7 @@ class Propose:
                 return {"images": len(records), "proposals": 0}
             tally = Tally()
             with console.progress("proposing", len(records)) as advance:
-                for latest in propose(proposer, dataset, records, journal):
+                for latest in propose(proposer, dataset, records, journal, arguments.class_overlap):
                     tally = latest
                     advance(1)
         return _report(arguments.name, proposer, tally, console)
@@ -73,6 +75,7 @@ def _request(arguments: Namespace, console: Console, dataset: Dataset, recipe: d
         category=arguments.category,
         device=arguments.device,
         tiles=arguments.tiles,
+        class_overlap=check_class_overlap(arguments.class_overlap),
     )
 
 

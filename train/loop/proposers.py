@@ -105,7 +105,7 @@ def open_run(request: Request) -> Proposer:
     names = _names(request, [category.name for category in trained.categories], path.name)
     weights_sha256 = _weights_sha256(path)
     costs = Costs(keep_iou=request.definition.annotate.keep_iou)
-    start = start_of(path, costs) if request.threshold is None else Start(request.threshold, "")
+    start = start_of(path, costs, request.class_overlap) if request.threshold is None else Start(request.threshold, "")
     from train.serving.looks import looks_of  # loads torch: after what can be refused without
     from train.serving.predictor import Predictor
     from train.serving.tiles import Tiling
