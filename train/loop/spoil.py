@@ -123,16 +123,17 @@ def spoil(document: Document, seed: int, share: float = USUAL, whole_share: floa
     """Give a share of the boxes one of four errors, and a share of the images the boxes of another (a mix-up of files).
 
     The errors: a box left out, one added where none is, a class swapped, a box moved and scaled so that it overlaps the true one by .3
-    to .65. Crowds are left as they are.
+    to .65. Crowds and boxes without an area are left out of it all.
     """
     rng = np.random.default_rng(seed)
-    there = [annotation for annotation in document["annotations"] if not annotation.get("iscrowd")]
+    there = [a for a in document["annotations"] if not a.get("iscrowd") and min(a["bbox"][2:]) > 0]
     kinds = [kind for kind in _ERRORS if kind != Suspicion.SWAPPED or len(document["categories"]) > 1]
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in there:
         by_image[annotation["image_id"]].append(annotation)
     boxed = [image["id"] for image in document["images"] if by_image[image["id"]]]
-    mixed = [int(number) for number in rng.permutation(boxed)[: max(2, round(whole_share * len(boxed)))]]
+    num_mixed = max(2, round(whole_share * len(boxed))) if len(boxed) > 1 else 0
+    mixed = [int(number) for number in rng.permutation(boxed)[:num_mixed]]
     donor = dict(zip(mixed, [*mixed[1:], *mixed[:1]], strict=True))
     chosen = rng.permutation([row for row, a in enumerate(there) if a["image_id"] not in donor])
     kind_of = {int(row): kinds[place % len(kinds)] for place, row in enumerate(chosen[: round(share * len(chosen))])}
