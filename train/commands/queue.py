@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from typing import Any
 
-from annotate.journal import Journal, Status
+from annotate.journal import Journal, Verdict
 from annotate.state import Labels, current
 from collect import definition
 from collect.console import Console
@@ -89,10 +89,9 @@ def _stock(
     dataset: Dataset, recipe: Definition, records: list[ImageRecord], labels: Labels, queries: list[dict[str, Any]]
 ) -> starving.Stock:
     boxes: Counter[str] = Counter()
-    for entry in labels.values():
-        for box in entry.boxes.values():
-            if box.status == Status.PRESENT and (current_class := recipe.current(box.category)):
-                boxes[current_class.name] += 1
+    for entry in (labels[record.sha256] for record in records if record.sha256 in labels):
+        if entry.verdict != Verdict.REJECTED:
+            boxes.update(found.name for box in entry.present() if (found := recipe.current(box.category)))
     images = Counter(found.name for record in records if (found := recipe.current(record.class_name)))
     named = [{**row, "class_name": kind.name} for row in queries if (kind := recipe.current(row["class_name"]))]
     return starving.Stock(boxes, images, _aps(dataset), named)
