@@ -58,16 +58,17 @@ def worth(document: Document, results: Sequence[Mapping[str, Any]]) -> Worth:
     True errors are in the document too and count as none, so what is named is a little better than that.
     """
     errors = max(1.0, USUAL * len(document["annotations"]))
-    trials = [_Trial() for _ in (Suspicion.SPURIOUS, Suspicion.IMAGE)]
+    of_boxes, of_images = _Trial(), _Trial()
     for seed in range(min(MOST_ROUNDS, ceil(ENOUGH_ERRORS / errors))):
         spoilt = spoil(document, seed)
         for suspect, error in _judged(spoilt, audit(*from_coco(spoilt.document, results))):
-            trials[suspect.kind == Suspicion.IMAGE].note(suspect.score, error and (seed, *error))
-        for trial, number in zip(trials, (len(spoilt.errors) + len(spoilt.left_out), len(spoilt.whole)), strict=True):
-            trial.errors += number
-    least = [trial.least() for trial in trials]
-    found = sum(trial.found(score) for trial, score in zip(trials, least, strict=True))
-    return Worth(*least, found / max(sum(trial.errors for trial in trials), 1))
+            trial = of_images if suspect.kind == Suspicion.IMAGE else of_boxes
+            trial.note(suspect.score, error and (seed, *error))
+        of_boxes.errors += len(spoilt.errors) + len(spoilt.left_out)
+        of_images.errors += len(spoilt.whole)
+    least_box, least_image = of_boxes.least(), of_images.least()
+    found = of_boxes.found(least_box) + of_images.found(least_image)
+    return Worth(least_box, least_image, found / max(of_boxes.errors + of_images.errors, 1))
 
 
 @dataclass

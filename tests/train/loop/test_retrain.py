@@ -158,7 +158,7 @@ def test_a_test_set_that_shrank_is_refused__revoked_images_may_go(shapes_set, ad
             refuses(ask(workspace), quiet)
     assert shapes_set.release_names() == ["v001"] and not (shapes_set.runs / STATE).exists(), "what is refused leaves nothing"
     forced = retrain(ask(workspace, force=True), quiet)
-    assert forced["forced"] and "it is frozen" in forced["frozen"]
+    assert forced["forced"] and "promoted by --force, against this: the test set changed" in forced["frozen"]
     assert champions.read(shapes_set).forced
     document = json.loads((shapes_set.releases / "v002" / "test.json").read_text())
     with Ledger(shapes_set.ledger) as ledger:
