@@ -11,7 +11,7 @@ from collect.console import Console
 from collect.errors import UsageError
 from collect.ledger import Ledger
 from collect.workspace import Dataset
-from train.loop.propose import Proposer, Request, Tally, open_proposer, propose, undecided
+from train.loop.propose import Proposer, Request, Tally, named, open_proposer, propose, undecided
 from train.loop.proposers import check_threshold
 from train.serving.suppression import add_class_overlap, check_class_overlap
 
@@ -49,9 +49,11 @@ class Propose:
         source = arguments.source or recipe.annotate.proposer
         if not source:
             raise UsageError("say who proposes: --from opencv-face, --from run:RUN, --from zero-shot:MODEL or --from sources")
+        request = _request(arguments, console, dataset, recipe)
+        named(source, request)
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
             ledger.require_images(dataset.name)
-            proposer = open_proposer(source, _request(arguments, console, dataset, recipe))
+            proposer = open_proposer(source, request)
             console.say(f"{proposer.name} starts at {proposer.threshold:.2f}{f': {proposer.reason}' if proposer.reason else ''}")
             records = undecided(ledger.images(), journal)[: arguments.limit or None]
             if console.dry_run:

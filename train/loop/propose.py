@@ -121,18 +121,31 @@ class Tally:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def open_proposer(source: str, request: Request) -> Proposer:
-    """The proposer that `--from` names: `opencv-face`, `sources`, `run:RUN` or `zero-shot:MODEL`.
+def named(source: str, request: Request) -> tuple[str, str]:
+    """The kind and the model that `--from` names: `opencv-face`, `sources`, `run:RUN` or `zero-shot:MODEL`; nothing is loaded.
 
     Raises:
         UsageError: no such proposer.
-        MissingServiceError: its weights or a package it needs are absent.
+        NotFoundError: no such run.
     """
     kind, _, model = source.partition(":")
     if kind not in PROPOSERS:
         raise unknown_name("proposer", kind, PROPOSERS)
     if kind not in _NAMELESS and not model:
         raise UsageError(f"--from {kind} needs a name behind a colon, such as --from {kind}:NAME")
+    if kind == "run":
+        request.workspace.run_path(model, request.dataset.name)
+    return kind, model
+
+
+def open_proposer(source: str, request: Request) -> Proposer:
+    """The proposer that `--from` names.
+
+    Raises:
+        UsageError, NotFoundError: see :func:`named`.
+        MissingServiceError: its weights or a package it needs are absent.
+    """
+    kind, model = named(source, request)
     module, _, attribute = PROPOSERS[kind].partition(":")
     opener = cast("Open", getattr(importlib.import_module(module), attribute))
     return opener(replace(request, model=model))
