@@ -14,7 +14,8 @@ from annotate.formats.format import Done, LabelledBox, LabelledImage, LabelSet
 from annotate.image_index import ImageIndex
 from annotate.upright import frame_of
 from annotate.values import fit_box
-from collect.images.inspect import InspectLimits, Refusal, inspect
+from collect.images.inspect import inspect
+from collect.images.limits import InspectLimits, Refusal
 from collect.records import Licence, Picture
 
 #: Boxes of one category that differ by less are the same box: the coarsest digits that a format's tools write (CVAT: 0.01 px).

@@ -8,17 +8,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from collect import blobs
 from collect.clock import now
 from collect.definition import CollectPolicy, Definition
-from collect.images.duplicates import NearIndex, pack
+from collect.images.duplicates import NearIndex
 from collect.images.hashing import Look, looks
-from collect.images.inspect import Refusal
+from collect.images.limits import Refusal
 from collect.images.similarity import confirmed
 from collect.ledger import Ledger
 from collect.ledger_rows import Lease, Settlement
@@ -50,6 +51,19 @@ class Arrival:
     etag: str = ""
     robots: str = ""
     group: str = ""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is asked of the books once for several arrivals, by the pictures' sha256s; `new` grows with what is kept of them.
+
+    `near` names pictures of this batch too, whether they are kept or not.
+    """
+
+    held: set[str]
+    looked: dict[str, Look]
+    near: dict[str, list[tuple[str, int]]]
+    new: dict[str, ImageRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,24 +100,36 @@ class Admission:
     def admit(self, arrivals: Sequence[Arrival]) -> list[Settlement]:
         """Decide, store and commit; returns what was settled, in order. Syncing is left to :mod:`collect.durability`."""
         settlements: list[Settlement] = []
-        new: dict[str, ImageRecord] = {}
-        pictures = [arrival.verdict for arrival in arrivals if isinstance(arrival.verdict, Picture)]
-        looked = dict(zip((p.sha256 for p in pictures), looks([(p.phash, p.signature) for p in pictures]), strict=True))
+        batch = self._looked_up([arrival.verdict for arrival in arrivals if isinstance(arrival.verdict, Picture)])
         for arrival in arrivals:
-            settlement = self._decide(arrival, looked, new)
+            settlement = self._decide(arrival, batch)
             settlements.append(settlement)
             if settlement.image:
-                new[settlement.sha256] = settlement.image
+                batch.new[settlement.sha256] = settlement.image
                 blobs.store_all(self._dataset, [blobs.Blob(settlement.sha256, settlement.image.extension, arrival.data)], durable=False)
         self._ledger.settle(settlements)
+        kept = [settlement for settlement in settlements if settlement.image]
+        self._near.extend([s.sha256 for s in kept], [batch.new[s.sha256].phash for s in kept], [s.windows for s in kept])
         self._refuse_logos()
         return settlements
+
+    def _looked_up(self, pictures: Sequence[Picture]) -> _Batch:
+        held = self._ledger.held(picture.sha256 for picture in pictures)
+        fresh = {picture.sha256: picture for picture in pictures if picture.sha256 not in held}
+        seen = looks([(picture.phash, picture.signature) for picture in fresh.values()])
+        among = NearIndex(self._policy.near_duplicate_bits)
+        among.extend(list(fresh), [picture.phash for picture in fresh.values()], [one.windows for one in seen])
+        near = {
+            sha256: sorted([*older, *(other for other in newer if other[0] != sha256)], key=itemgetter(1))
+            for sha256, older, newer in zip(fresh, self._near.suspects(seen), among.suspects(seen), strict=True)
+        }
+        return _Batch(held, dict(zip(fresh, seen, strict=True)), near)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Record what was refused early."""
         self._ledger.settle(settlements)
 
-    def _decide(self, arrival: Arrival, looked: dict[str, Look], new: dict[str, ImageRecord]) -> Settlement:
+    def _decide(self, arrival: Arrival, batch: _Batch) -> Settlement:
         if arrival.lost is not None:
             return self._lost(arrival.lease, arrival.lost, arrival.robots)
         picture = arrival.verdict
@@ -115,14 +141,14 @@ class Admission:
         )  # fmt: skip
         if isinstance(picture, Refusal):
             return replace(facts, reason=picture.reason, detail=picture.detail)
-        early = self._exact(arrival.lease, picture, facts, new) or self._poor(picture, facts)
+        early = self._exact(arrival.lease, picture, facts, batch) or self._poor(picture, facts)
         if early:
             return early
-        seen = looked[picture.sha256]
-        late = self._near_duplicate(picture, seen, facts, new) or self._capped(arrival.lease, facts)
+        late = self._near_duplicate(picture, facts, batch) or self._capped(arrival.lease, facts)
         if late:
             return late
         vector = self._lookalikes.vector(arrival.data) if self._lookalikes else b""
+        seen = batch.looked[picture.sha256]
         return self._lookalike(arrival.data, picture, vector, facts) or self._new(arrival, picture, seen, facts, vector)
 
     def _lost(self, lease: Lease, lost: Lost, robots: str) -> Settlement:
@@ -137,8 +163,8 @@ class Admission:
         rest_s = min(self._retries.longest_s, self._retries.first_s * 2 ** (lease.attempts - 1))
         return replace(settlement, state=State.RETRY, retry_at=time.time() + max(rest_s, lost.retry_after_s))
 
-    def _exact(self, lease: Lease, picture: Picture, facts: Settlement, new: dict[str, ImageRecord]) -> Settlement | None:
-        held = new[picture.sha256] if picture.sha256 in new else self._ledger.image(picture.sha256)
+    def _exact(self, lease: Lease, picture: Picture, facts: Settlement, batch: _Batch) -> Settlement | None:
+        held = self._ledger.image(picture.sha256) if picture.sha256 in batch.held else batch.new.get(picture.sha256)
         if held is None:
             return None
         if picture.quality.get("placeholder", 0.0) >= _DRAWN:
@@ -176,9 +202,9 @@ class Admission:
                 return replace(facts, reason=reason, detail=detail, preview=self._preview(reason, picture))
         return None
 
-    def _near_duplicate(self, picture: Picture, seen: Look, facts: Settlement, new: dict[str, ImageRecord]) -> Settlement | None:
-        for sha256, bits in self._near.suspects(seen):
-            held = new[sha256] if sha256 in new else self._ledger.image(sha256)
+    def _near_duplicate(self, picture: Picture, facts: Settlement, batch: _Batch) -> Settlement | None:
+        for sha256, bits in batch.near[picture.sha256]:
+            held = batch.new[sha256] if sha256 in batch.new else self._ledger.image(sha256)
             if held is not None and confirmed(picture.signature, str(held.extra.get("signature", ""))):
                 preview, detail = self._preview(Reason.NEAR, picture), f"{bits} of 64 bits apart"
                 return replace(facts, state=State.DUPLICATE, reason=Reason.NEAR, detail=detail, duplicate_of=sha256, preview=preview)
@@ -208,15 +234,13 @@ class Admission:
             page_url=lease.page_url, domain=lease.domain or registrable_domain(lease.url), found_at=now(), group=arrival.group,
             quality=picture.quality, extra=extra,
         )  # fmt: skip
-        # Known from here on to the rest of the batch; should the commit fail, the whole process ends.
-        self._near.add(record.sha256, seen)
         network = ""
         if self._lookalikes:
             self._lookalikes.add(record.sha256, vector)
             network = self._lookalikes.name
         self._givers.add(record.domain)
         self._count(record.domain, lease.licence.creator)
-        return replace(facts, state=state, reason=reason, image=record, windows=pack(seen.windows), vector=vector, network=network)
+        return replace(facts, state=state, reason=reason, image=record, windows=seen.windows, vector=vector, network=network)
 
     # Caps per domain and per author
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from collect.clock import now
+from collect.errors import UsageError
 from collect.ledger_file import LedgerFile, translated
 from collect.ledger_rows import IMAGE_COLUMNS, image_record, image_row, licence_json
 from collect.records import FINAL_STATES, ImageRecord, Licence, Reason, State
@@ -54,6 +55,12 @@ class ImageTable(LedgerFile):
     def image(self, sha256: str) -> ImageRecord | None:
         row = self._db.execute("SELECT * FROM images WHERE sha256 = ?", (sha256,)).fetchone()
         return image_record(row) if row else None
+
+    def held(self, sha256s: Iterable[str]) -> set[str]:
+        """Which of these images are held, in whatever state."""
+        asked = tuple(sha256s)
+        marks = ", ".join("?" * len(asked))
+        return {row[0] for row in self._db.execute(f"SELECT sha256 FROM images WHERE sha256 IN ({marks})", asked)}  # noqa: S608
 
     def image_of_sha1(self, sha1: str) -> ImageRecord | None:
         """The image whose bytes have a sha1 (hex); None too where it came before sha1s were recorded."""
@@ -123,6 +130,15 @@ class ImageTable(LedgerFile):
             return int(self._db.execute("SELECT count(*) FROM images WHERE state = ?", (state,)).fetchone()[0])
         query = "SELECT count(*) FROM images WHERE state = ? AND class_name = ?"
         return int(self._db.execute(query, (state, class_name)).fetchone()[0])
+
+    def require_images(self, dataset: str) -> None:
+        """See that there is something to work on; `dataset` is what it is called.
+
+        Raises:
+            UsageError: no image is kept; says what brings some.
+        """
+        if not self.num_images():
+            raise UsageError(f"{dataset} has no images yet; `boxwright collect {dataset}` or `boxwright import` brings some")
 
     def set_image_state(self, sha256: str, state: State, reason: Reason) -> None:
         """Move an image, and the URLs that brought it, to another final state (REVOKED, QUARANTINED, KEPT)."""

@@ -132,7 +132,7 @@ class Lease:
 @dataclass(frozen=True)
 class Settlement:
     """What became of a leased URL. `image` is set where the URL brought a new image (KEPT or QUARANTINED); `windows` are then the
-    hashes of its windows (:func:`collect.images.duplicates.pack`), `vector` what `network` (:mod:`collect.lookalikes`) made of it.
+    hashes of its windows (:attr:`collect.images.hashing.Look.windows`), `vector` what `network` (:mod:`collect.lookalikes`) made of it.
     `preview`: a thumbnail of a picture that was not stored, as :func:`collect.images.hashing.signature` makes it.
     """
 
@@ -167,12 +167,12 @@ class Counts:
 
 def image_row(record: ImageRecord) -> tuple[Any, ...]:
     """The values of a row of `images`, in the order of IMAGE_COLUMNS."""
-    values = {name: getattr(record, name) for name in IMAGE_COLUMNS if name not in {"licence", "grp", "quality", "extra"}}
-    values["licence"] = licence_json(record.licence)
-    values["grp"] = record.group
-    values["quality"] = _json(record.quality)
-    values["extra"] = _json(record.extra)
-    return tuple(values[name] for name in IMAGE_COLUMNS)
+    r = record
+    return (
+        r.sha256, r.extension, r.width, r.height, r.orientation, r.phash, r.num_bytes, r.state, r.reason, licence_json(r.licence), r.source,
+        r.query, r.class_name, r.source_url, r.page_url, r.domain, r.found_at, r.file_name, r.split, r.group, _json(r.quality),
+        _json(r.extra),
+    )  # fmt: skip
 
 
 def image_record(row: sqlite3.Row) -> ImageRecord:

@@ -24,7 +24,7 @@ from collect.definition import Definition
 from collect.durability import SyncedInTheBackground
 from collect.flow import Progress, Result, Run
 from collect.images.decoding import Decoding
-from collect.images.inspect import InspectLimits
+from collect.images.limits import InspectLimits
 from collect.images.workers import InspectWorkers
 from collect.ledger import Ledger
 from collect.ledger_rows import Lease, Settlement

@@ -23,7 +23,7 @@ from yarl import URL
 
 from collect.definition import Definition
 from collect.errors import BoxwrightError
-from collect.images.inspect import InspectLimits
+from collect.images.limits import InspectLimits
 from collect.images.similarity import confirmed
 from collect.images.workers import InspectWorkers
 from collect.ledger import Ledger

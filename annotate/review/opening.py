@@ -94,8 +94,9 @@ def prepared(console: Console, dataset: Dataset, options: Options) -> Iterator[t
     """The session of a review with its App dataset, on a running database."""
     definition = load(dataset)
     with Ledger(dataset.ledger) as ledger:
-        if not ledger.num_images():
-            raise UsageError(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
+        ledger.require_images(dataset.name)
+    if options.run:
+        console.workspace.run_path(options.run, dataset.name)  # a wrong name is told before anything is started
     with mongod.running(console.workspace.root) as database:
         console.say("starting the FiftyOne App …")
         name = f"boxwright-{safe_name(options.reviewer)}"

@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
-from collect.images.inspect import Refusal
+from collect.images.limits import Refusal
 from collect.images.workers import InspectWorkers
 from collect.records import Picture
 

@@ -33,7 +33,7 @@ Hashes = NDArray[np.uint64]
 
 
 class NearIndex:
-    """Hashes of all images ever held, to be asked for those near a new one; grows one by one, about 270 bytes each."""
+    """Hashes of all images ever held, to be asked for those near new ones; grows by about 270 bytes each."""
 
     def __init__(self, radius_bits: int = 10) -> None:
         self._wholes, self._windows = HashTable(radius_bits, _SEAL_AT), HashTable(radius_bits, _SEAL_AT * NUM_WINDOWS)
@@ -42,31 +42,26 @@ class NearIndex:
     def __len__(self) -> int:
         return len(self._wholes)
 
-    def add(self, sha256: str, seen: Look) -> None:
-        """Remember a picture by its sha256 (64 hex digits)."""
-        self._windows.extend(seen.windows, np.full(len(seen.windows), len(self), np.int32))
-        self._wholes.extend(np.array([seen.full], np.uint64), np.array([len(self)], np.int32))
-        self._sha256s += bytes.fromhex(sha256)
-
     def extend(self, sha256s: Sequence[str], phashes: Sequence[str], windows: Sequence[bytes]) -> None:
-        """Remember pictures as the ledger holds them: `windows` are nine big-endian 64-bit hashes, or no bytes."""
+        """Remember pictures by their sha256s and hashes in hex; `windows` are :attr:`Look.windows`."""
         if not sha256s:
             return
-        first = len(self)
-        owners = np.repeat(np.arange(first, first + len(sha256s), dtype=np.int32), [len(entry) // 8 for entry in windows])
-        self._windows.extend(unpack(b"".join(windows)), owners)
-        self._wholes.extend(as_uint64(list(phashes)), np.arange(first, first + len(sha256s), dtype=np.int32))
+        owners = np.arange(len(self), len(self) + len(sha256s), dtype=np.int32)
+        self._windows.extend(as_uint64(b"".join(windows)), np.repeat(owners, [len(entry) // 8 for entry in windows]))
+        self._wholes.extend(as_uint64(bytes.fromhex("".join(phashes))), owners)
         self._sha256s += bytes.fromhex("".join(sha256s))
 
-    def suspects(self, seen: Look) -> list[tuple[str, int]]:
-        """Remembered pictures within the radius as `(sha256, distance in bits)`, nearest first."""
-        mirror = [] if seen.mirror is None else [seen.mirror]
-        questions = np.concatenate([np.array([seen.full, *mirror], np.uint64), seen.windows])
-        found: dict[int, int] = {}
-        for table, asked in ((self._wholes, questions), (self._windows, questions[:1])):
-            for owner, distance in table.within(asked):
-                found[owner] = min(distance, found.get(owner, 64))
-        return [(self._sha256(owner), distance) for owner, distance in sorted(found.items(), key=lambda entry: entry[1])]
+    def suspects(self, seen: Sequence[Look]) -> list[list[tuple[str, int]]]:
+        """For each picture asked for, those remembered within the radius as `(sha256, distance in bits)`, nearest first."""
+        found: list[dict[int, int]] = [{} for _ in seen]
+        hashes = [one.full + one.mirror + one.windows for one in seen]
+        asker = np.repeat(np.arange(len(seen)), [len(entry) // 8 for entry in hashes]).tolist()
+        for which, owner, distance in self._wholes.within(as_uint64(b"".join(hashes))):
+            near = found[asker[which]]
+            near[owner] = min(distance, near.get(owner, 64))
+        for which, owner, distance in self._windows.within(as_uint64(b"".join([one.full for one in seen]))):
+            found[which][owner] = min(distance, found[which].get(owner, 64))
+        return [[(self._sha256(owner), distance) for owner, distance in sorted(near.items(), key=lambda entry: entry[1])] for near in found]
 
     def _sha256(self, place: int) -> str:
         return self._sha256s[place * 32 : place * 32 + 32].hex()
@@ -101,19 +96,22 @@ class HashTable:
             self._bands = [_Band(self._hashes[: self._size], band) for band in range(_BANDS)]
             self._sealed = self._size
 
-    def within(self, asked_Q: Hashes) -> list[tuple[int, int]]:
-        """`(owner, distance)` of every hash within the radius of one of those asked for; an owner may come more than once."""
+    def within(self, asked_Q: Hashes) -> Iterator[tuple[int, int, int]]:
+        """`(which was asked for, owner, distance)` of every hash within the radius of one asked for; some may come more than once."""
         tail = self._hashes[self._sealed : self._size]
-        distances = np.bitwise_count(asked_Q[:, None] ^ tail[None, :])
-        near = np.flatnonzero(distances <= self._radius)
-        owners = self._owners[self._sealed + near % max(1, len(tail))]
-        answers = list(zip(owners.tolist(), distances.ravel()[near].tolist(), strict=True))
+        step = max(1, _BLOCK // max(1, len(tail)))
+        for begin in range(0, len(asked_Q) if len(tail) else 0, step):
+            distances = np.bitwise_count(asked_Q[begin : begin + step, None] ^ tail)
+            near = np.flatnonzero(distances <= self._radius)
+            which, rows = np.divmod(near, len(tail))
+            yield from zip(
+                (begin + which).tolist(), self._owners[self._sealed + rows].tolist(), distances.ravel()[near].tolist(), strict=True
+            )
         for band, num_bits in zip(self._bands, _band_radii(self._radius), strict=True) if self._bands else ():
             which, rows = band.rows(asked_Q, _masks(num_bits))
             distances = np.bitwise_count(self._hashes[rows] ^ asked_Q[which])
             near = np.flatnonzero(distances <= self._radius)
-            answers += zip(self._owners[rows[near]].tolist(), distances[near].tolist(), strict=True)
-        return answers
+            yield from zip(which[near].tolist(), self._owners[rows[near]].tolist(), distances[near].tolist(), strict=True)
 
 
 class _Band:
@@ -209,7 +207,7 @@ def clusters(phashes: Sequence[str], signatures: Sequence[str] | None = None, ra
     """
     joined = _Union(len(phashes))
     if signatures is None:
-        pairs: Iterable[tuple[Any, Any]] = near_pairs(as_uint64(list(phashes)), None, radius_bits) if phashes else ()
+        pairs: Iterable[tuple[Any, Any]] = near_pairs(as_uint64(bytes.fromhex("".join(phashes))), None, radius_bits) if phashes else ()
     else:
         pairs = _suspect_pairs(phashes, signatures, radius_bits)
     for first, second in pairs:
@@ -226,12 +224,12 @@ def _same(signatures: Sequence[str] | None, a: int, b: int) -> bool:
 def _suspect_pairs(phashes: Sequence[str], signatures: Sequence[str], radius_bits: int) -> Iterator[tuple[Any, Any]]:
     if not phashes:
         return
-    wholes = as_uint64(list(phashes))
+    wholes = as_uint64(bytes.fromhex("".join(phashes)))
     looks = [look(phash, signature) for phash, signature in zip(phashes, signatures, strict=True)]
+    others = [one.windows + one.mirror for one in looks]
+    owners = np.repeat(np.arange(len(others)), [len(entry) // 8 for entry in others])
     yield from near_pairs(wholes, None, radius_bits)
-    others = [np.append(seen.windows, np.array([seen.mirror], np.uint64)) if seen.mirror is not None else seen.windows for seen in looks]
-    owners = np.repeat(np.arange(len(looks)), [len(entry) for entry in others])
-    for first, second in near_pairs(wholes, np.concatenate(others), radius_bits):
+    for first, second in near_pairs(wholes, as_uint64(b"".join(others)), radius_bits):
         yield first, owners[second]
 
 
@@ -255,16 +253,6 @@ class _Union:
     def labels(self) -> list[int]:
         labels: dict[int, int] = {}
         return [labels.setdefault(self.root(place), len(labels)) for place in range(len(self._parents))]
-
-
-def pack(windows: Hashes) -> bytes:
-    """Window hashes as the ledger stores them: big-endian, eight bytes each."""
-    return windows.astype(">u8").tobytes()
-
-
-def unpack(data: bytes) -> Hashes:
-    """The inverse of :func:`pack`."""
-    return np.frombuffer(data, ">u8").astype(np.uint64)
 
 
 def ranges(starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[np.int64]:

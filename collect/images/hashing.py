@@ -6,10 +6,13 @@ import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image  # the books work with hashes and need no Pillow
 
 HASH_SIDE = 32
 SIGNATURE_SIDE = 24
@@ -18,28 +21,38 @@ WINDOW_SCALE = 0.9
 WINDOW_OFFSETS = (0.0, 0.05, 0.1)
 NUM_WINDOWS = len(WINDOW_OFFSETS) ** 2
 _LOW = 8
+_BOX = 4  # PIL.Image.Resampling.BOX
 
 
 @dataclass(frozen=True)
 class Look:
-    """All hashes of one picture: `full` and `mirror` as 64-bit numbers, `windows` (9,) uint64, empty where unknown."""
+    """All hashes of one picture, of eight bytes each: of the whole, of its nine windows one after the other, of its mirror image.
 
-    full: int
-    windows: NDArray[np.uint64]
-    mirror: int | None = None
+    Without a thumbnail there is only the first.
+    """
+
+    full: bytes
+    windows: bytes = b""
+    mirror: bytes = b""
 
 
 def phash(grey: Image.Image) -> str:
     """64-bit DCT hash of a greyscale picture as 16 hex digits (Zauner 2010: 32×32, lowest 8×8 coefficients, their median)."""
-    small = np.asarray(grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX), dtype=np.float32)
+    return phashes([grey])[0]
+
+
+def phashes(greys: Sequence[Image.Image]) -> list[str]:
+    """As :func:`phash`, for several pictures at once."""
+    small = b"".join([grey.resize((HASH_SIDE, HASH_SIDE), _BOX).tobytes() for grey in greys])
+    small_NSS = np.frombuffer(small, np.uint8).reshape(-1, HASH_SIDE, HASH_SIDE).astype(np.float32)
     rows = _dct_rows()
-    bits = _bits(np.asarray(rows @ small @ rows.T, np.float32).reshape(1, _LOW * _LOW))
-    return str(bits.tobytes().hex())
+    bits = _bits(np.asarray(rows @ small_NSS @ rows.T, np.float32).reshape(-1, _LOW * _LOW)).tobytes().hex()
+    return [bits[begin : begin + 16] for begin in range(0, len(bits), 16)]
 
 
 def signature(grey: Image.Image) -> str:
     """A 24×24 greyscale thumbnail in base64: small enough to keep for every image ever held."""
-    small = grey.resize((SIGNATURE_SIDE, SIGNATURE_SIDE), Image.Resampling.BOX)
+    small = grey.resize((SIGNATURE_SIDE, SIGNATURE_SIDE), _BOX)
     return base64.b64encode(small.tobytes()).decode()
 
 
@@ -56,31 +69,27 @@ def look(phash_hex: str, signature_text: str) -> Look:
 def looks(kept: Sequence[tuple[str, str]]) -> list[Look]:
     """As :func:`look`, for several pictures at once, which takes a third of the time. Each is `(phash, signature)`."""
     known = [signature_array(signature_text) for _, signature_text in kept if signature_text]
-    found: Iterator[NDArray[np.uint64]] = iter(_hashes(np.stack(known))) if known else iter(())
+    found: Iterator[bytes] = iter(_hashes(np.stack(known))) if known else iter(())
     answers = []
     for phash_hex, signature_text in kept:
-        full = int(phash_hex, 16)
-        if signature_text:
-            hashes_10 = next(found)
-            answers.append(Look(full, hashes_10[:-1], int(hashes_10[-1])))
-        else:
-            answers.append(Look(full, np.empty(0, np.uint64)))
+        others = next(found) if signature_text else b""
+        answers.append(Look(bytes.fromhex(phash_hex), others[: 8 * NUM_WINDOWS], others[8 * NUM_WINDOWS :]))
     return answers
 
 
-def _hashes(thumbnails_NSS: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Of each thumbnail the hashes of its nine windows and of its mirror image, (N, 10)."""
+def _hashes(thumbnails_NSS: NDArray[np.float32]) -> list[bytes]:
+    """Of each thumbnail the hashes of its nine windows and of its mirror image."""
     operator, rows, count, number = _window_rows(), _thumbnail_rows(), len(WINDOW_OFFSETS), len(thumbnails_NSS)
     # Cropping, resizing and the DCT are linear and separable: all nine spectra are two products of 24×24 matrices.
     spectra = (operator @ thumbnails_NSS @ operator.T).reshape(number, count, _LOW, count, _LOW).transpose(0, 1, 3, 2, 4)
     mirrored = rows @ np.ascontiguousarray(thumbnails_NSS[:, :, ::-1]) @ rows.T
     both = np.concatenate([spectra.reshape(number, -1, _LOW * _LOW), mirrored.reshape(number, 1, -1)], axis=1)
-    return _bits(both.reshape(-1, _LOW * _LOW)).view(">u8").astype(np.uint64).reshape(number, -1)
+    return [bits.tobytes() for bits in _bits(both.reshape(-1, _LOW * _LOW)).reshape(number, -1)]
 
 
-def as_uint64(hashes: list[str]) -> NDArray[np.uint64]:
-    """Hashes of 16 hex digits as (N,) uint64."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8").astype(np.uint64)
+def as_uint64(hashes: bytes) -> NDArray[np.uint64]:
+    """Hashes of eight bytes, one after the other, as (N,) uint64."""
+    return np.frombuffer(hashes, dtype=">u8").astype(np.uint64)
 
 
 def _bits(spectra_N64: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError, WebPImagePlugin
 
 from collect.images import hashing, quality
+from collect.images.limits import InspectLimits, Refusal, refuse_bytes
 from collect.records import Picture, Reason
 
 #: Pillow's name of a format -> (MIME type, extension): what browsers, and so the review, can show.
@@ -39,6 +40,7 @@ _OTHERS = {
 _OURS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"BM")
 _ORIENTATION = 0x0112
 _WORK_SIDE = 64
+_LARGE_PX = 1_000_000  # of a greyscale picture: those of one that is not very long have some ten thousand
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,28 +50,20 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MARKUP = re.compile(
-    rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(!doctype html|html|head|body|svg|!doctype svg)", re.I | re.S
-)
 
 
 @dataclass(frozen=True)
-class InspectLimits:
-    """Caps checked before pixels are decoded. `min_side_px` and `max_aspect` 0 = no limit."""
+class _Decoded:
+    """A file whose pixels are decoded, and its upright greyscale picture, from which nothing is computed yet."""
 
-    max_bytes: int = 40_000_000
-    max_pixels: int = 89_000_000
-    max_frames: int = 1000
-    min_side_px: int = 0
-    max_aspect: float = 0.0
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why bytes are not an image of ours."""
-
-    reason: Reason
-    detail: str
+    data: bytes
+    grey: Image.Image
+    mime: str
+    extension: str
+    width: int
+    height: int
+    orientation: int
+    frames: int
 
 
 def inspect(data: bytes, limits: InspectLimits | None = None) -> Picture | Refusal:
@@ -78,37 +72,55 @@ def inspect(data: bytes, limits: InspectLimits | None = None) -> Picture | Refus
     An animation counts by its first frame. The pixels of the whole first frame are decoded, so a file that is cut off or
     broken there is refused.
     """
-    limits = limits or InspectLimits()
+    return inspect_all([data], limits or InspectLimits())[0]
+
+
+def inspect_all(files: Iterable[bytes], limits: InspectLimits) -> list[Picture | Refusal]:
+    """As :func:`inspect`, for several files, each of which is taken when the one before has been decoded.
+
+    What is computed from the pictures is computed of all together: step by step, with each step's code still in the cache.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answers = [_inspected(data, limits) for data in files]
+        pictures = iter(_pictures([answer for answer in answers if isinstance(answer, _Decoded)]))
+        return [next(pictures) if isinstance(answer, _Decoded) else answer for answer in answers]
+
+
+def _inspected(data: bytes, limits: InspectLimits) -> _Decoded | Picture | Refusal:
+    """A file decoded or refused; one whose picture is large is done with at once, so that there is never more than one of them."""
     refusal = refuse_bytes(data, limits)
     if refusal:
         return refusal
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(data), formats=_OPENED) as image:
-                return _refuse_header(image, limits) or _picture(data, image)
-        except UnidentifiedImageError:
-            return _unidentified(data)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            return Refusal(Reason.TOO_MANY_PIXELS, str(error))
-        except MemoryError:
-            return Refusal(Reason.TOO_MANY_PIXELS, "decoding needs more memory than a worker has")
-        except Exception as error:
-            return Refusal(Reason.BROKEN, f"{type(error).__name__}: {error}"[:300])
+    try:
+        with Image.open(io.BytesIO(data), formats=_OPENED) as image:
+            refusal = _refuse_header(image, limits)
+            if refusal:
+                return refusal
+            decoded = _decoded(data, image)
+            return decoded if decoded.grey.width * decoded.grey.height <= _LARGE_PX else _pictures([decoded])[0]
+    except UnidentifiedImageError:
+        return _unidentified(data)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        return Refusal(Reason.TOO_MANY_PIXELS, str(error))
+    except MemoryError:
+        return Refusal(Reason.TOO_MANY_PIXELS, "decoding needs more memory than a worker has")
+    except Exception as error:
+        return Refusal(Reason.BROKEN, f"{type(error).__name__}: {error}"[:300])
 
 
-def refuse_bytes(data: bytes, limits: InspectLimits) -> Refusal | None:
-    """What can be told without a decoder: no bytes, too many, or a web page."""
-    if not data:
-        return Refusal(Reason.EMPTY, "no bytes")
-    if len(data) > limits.max_bytes:
-        return Refusal(Reason.TOO_MANY_BYTES, f"{len(data)} bytes; the limit is {limits.max_bytes}")
-    markup = _MARKUP.match(data[:4096])
-    if markup:
-        if b"svg" in markup[1].lower():
-            return Refusal(Reason.FORMAT, "SVG is a drawing, not a photo")
-        return Refusal(Reason.HTML, "a web page, not an image")
-    return None
+def _pictures(files: Sequence[_Decoded]) -> list[Picture]:
+    """What is computed from bytes and pixels: names, hashes, scores."""
+    greys = [file.grey for file in files]
+    names = [(hashlib.sha256(file.data).hexdigest(), hashlib.sha1(file.data, usedforsecurity=False).hexdigest()) for file in files]
+    computed = zip(names, hashing.phashes(greys), [hashing.signature(grey) for grey in greys], quality.scores(greys), strict=True)
+    return [
+        Picture(
+            sha256=sha256, sha1=sha1, num_bytes=len(file.data), mime=file.mime, extension=file.extension, width=file.width,
+            height=file.height, orientation=file.orientation, phash=phash, quality=scores, signature=signature, frames=file.frames,
+        )
+        for file, ((sha256, sha1), phash, signature, scores) in zip(files, computed, strict=True)
+    ]  # fmt: skip
 
 
 def _unidentified(data: bytes) -> Refusal:
@@ -138,11 +150,12 @@ def _refuse_header(image: Image.Image, limits: InspectLimits) -> Refusal | None:
     return None
 
 
-def _picture(data: bytes, image: Image.Image) -> Picture:
+def _decoded(data: bytes, image: Image.Image) -> _Decoded:
     assert image.format is not None
     mime, extension = FORMATS[image.format]
     width, height = image.size
-    if hasattr(image, "n_frames") and image.format != "MPO":
+    is_animated = image.format != "MPO" and hasattr(image, "n_frames")
+    if is_animated:
         image.seek(0)
     image.draft("L", (_WORK_SIDE, _WORK_SIDE))
     grey = _grey(image)
@@ -151,11 +164,7 @@ def _picture(data: bytes, image: Image.Image) -> Picture:
         grey = grey.transpose(_TRANSPOSE[orientation])
     if orientation >= 5:
         width, height = height, width
-    return Picture(
-        sha256=hashlib.sha256(data).hexdigest(), sha1=hashlib.sha1(data, usedforsecurity=False).hexdigest(), num_bytes=len(data), mime=mime,
-        extension=extension, width=width, height=height, orientation=orientation, phash=hashing.phash(grey), quality=quality.scores(grey),
-        signature=hashing.signature(grey), frames=1 if image.format == "MPO" else int(getattr(image, "n_frames", 1)),
-    )  # fmt: skip
+    return _Decoded(data, grey, mime, extension, width, height, orientation, int(getattr(image, "n_frames", 1)) if is_animated else 1)
 
 
 def _grey(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,46 +17,49 @@ _FLAT = 8
 _LETTER_EDGES = 8
 _LEVELS = np.arange(256)
 _SQUARES = _LEVELS * _LEVELS
+_NAMES = ("blank", "dark", "blurred", "placeholder", "watermark")
 
 Grey = NDArray[np.uint8]
-Histogram = NDArray[np.int64]
+Histograms = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
-def scores(grey: Image.Image) -> dict[str, float]:
-    """`blank`, `dark`, `blurred`, `placeholder` and `watermark` of an upright greyscale picture."""
-    histogram = np.array(grey.histogram(), dtype=np.int64)
-    grey_HW = np.asarray(grey)
-    values = {
-        "blank": blank(histogram),
-        "dark": dark(histogram),
-        "blurred": blurred(grey_HW),
-        "placeholder": placeholder(histogram),
-        "watermark": banner(grey_HW),
-    }
-    return {name: round(value, 3) for name, value in values.items()}
+def scores(greys: Sequence[Image.Image]) -> list[dict[str, float]]:
+    """`blank`, `dark`, `blurred`, `placeholder` and `watermark` of upright greyscale pictures."""
+    if not greys:
+        return []
+    histograms = np.array([grey.histogram() for grey in greys], dtype=np.int64)
+    greys_HW = [np.asarray(grey) for grey in greys]
+    values = zip(
+        blank(histograms).tolist(),
+        dark(histograms).tolist(),
+        map(blurred, greys_HW),
+        placeholder(histograms).tolist(),
+        map(banner, greys_HW),
+        strict=True,
+    )
+    return [{name: round(value, 3) for name, value in zip(_NAMES, row, strict=True)} for row in values]
 
 
-def blank(histogram_256: Histogram) -> float:
+def blank(histograms_N256: Histograms) -> Floats:
     """1 for one flat colour, 0 from a standard deviation of 20 grey levels on."""
-    total = int(histogram_256.sum())
-    mean = float(histogram_256 @ _LEVELS) / total
-    variance = float(histogram_256 @ _SQUARES) / total - mean * mean
-    return float(max(0.0, 1.0 - max(0.0, variance) ** 0.5 / _BLANK_STD))
+    totals = histograms_N256.sum(axis=1)
+    means = histograms_N256 @ _LEVELS / totals
+    variances = histograms_N256 @ _SQUARES / totals - means * means
+    return np.asarray(np.maximum(0.0, 1.0 - np.sqrt(np.maximum(0.0, variances)) / _BLANK_STD))
 
 
-def dark(histogram_256: Histogram) -> float:
+def dark(histograms_N256: Histograms) -> Floats:
     """The share of pixels that are all but black."""
-    return float(histogram_256[:_DARK_LEVEL].sum() / histogram_256.sum())
+    return np.asarray(histograms_N256[:, :_DARK_LEVEL].sum(axis=1) / histograms_N256.sum(axis=1))
 
 
-def placeholder(histogram_256: Histogram) -> float:
+def placeholder(histograms_N256: Histograms) -> Floats:
     """How much the picture looks drawn and flat, as 'image not available' does: few grey levels make up nearly all of it."""
-    shares = histogram_256.reshape(64, 4).sum(axis=1) / histogram_256.sum()
-    flat = float(np.sort(shares)[-2:].sum())
-    if flat <= 0.6:
-        return 0.0
-    spread = int(np.count_nonzero(shares > 0.002))
-    return max(0.0, min(1.0, (flat - 0.6) / 0.35)) * max(0.0, min(1.0, (24 - spread) / 12))
+    shares = histograms_N256.reshape(-1, 64, 4).sum(axis=2) / histograms_N256.sum(axis=1, keepdims=True)
+    flat = np.sort(shares, axis=1)[:, -2:].sum(axis=1)
+    spread = np.count_nonzero(shares > 0.002, axis=1)
+    return np.asarray(np.clip((flat - 0.6) / 0.35, 0.0, 1.0) * np.clip((24 - spread) / 12, 0.0, 1.0))
 
 
 def blurred(grey_HW: Grey) -> float:
@@ -78,7 +82,8 @@ def banner(grey_HW: Grey) -> float:
     lowest, highest = max(3, round(height * 0.03)), round(height * 0.2)
     if highest <= lowest:
         return 0.0
-    tails_2RW = np.stack([grey_HW[height - highest - 1 :], grey_HW[highest::-1]]).astype(np.int16)
+    tails_2RW = np.empty((2, highest + 1, width), np.int16)
+    tails_2RW[0], tails_2RW[1] = grey_HW[height - highest - 1 :], grey_HW[highest::-1]
     steps = tails_2RW[:, 1 : highest - lowest + 2] - tails_2RW[:, : highest - lowest + 1]
     up, down = (np.add.reduce(steps > _STEP, axis=2, dtype=np.int32), np.add.reduce(steps < -_STEP, axis=2, dtype=np.int32))
     surest = 0.0

@@ -7,39 +7,26 @@ import dataclasses
 import mmap
 import os
 import queue
-import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import orjson
 
 from collect.images.channel import Channel
-from collect.images.inspect import InspectLimits, Refusal, inspect, refuse_bytes
+from collect.images.decoder import PLACE, Task
+from collect.images.limits import InspectLimits, Refusal, refuse_bytes
 from collect.records import Picture, Reason
 
-_MEMORY_BYTES = 4 << 30
-_NUMBER = struct.Struct("<I")
-_START = "import sys; from collect.images.workers import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
-
-
-class _Task(IntEnum):
-    """What is asked of a process: the first part of a message, as one byte."""
-
-    INSPECT = 0
-    VECTOR = 1
-    SAME = 2  # the first file as each of the others
+_START = "import sys; from collect.images.decoder import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
 
 
 class InspectWorkers:
@@ -81,7 +68,7 @@ class InspectWorkers:
             while left:
                 if worker is None or not worker.alive():
                     worker = self._replace(worker)
-                got = worker.ask(_Task.INSPECT, [files[place] for place in left], self._deadline_s)
+                got = worker.ask(Task.INSPECT, [files[place] for place in left], self._deadline_s)
                 if isinstance(got, _Death):
                     answers[left.pop(got.place)] = got.refusal
                     continue
@@ -94,16 +81,16 @@ class InspectWorkers:
 
     def vector(self, data: bytes) -> bytes:
         """As :meth:`collect.images.lookalikes.Network.vector`; no bytes where the file cannot be decoded."""
-        return base64.b64decode((self._ask(_Task.VECTOR, [data]) or [""])[0])
+        return base64.b64decode((self._ask(Task.VECTOR, [data]) or [""])[0])
 
     def same(self, data: bytes, others: Sequence[bytes]) -> list[bool]:
         """Which of the other files show the same picture, see :func:`collect.images.lookalikes.same_picture`.
 
         One that cannot be decoded shows none; where the process dies of one, none of them does.
         """
-        return self._ask(_Task.SAME, [data, *others]) or [False] * len(others)
+        return self._ask(Task.SAME, [data, *others]) or [False] * len(others)
 
-    def _ask(self, task: _Task, files: Sequence[bytes]) -> list[Any] | None:
+    def _ask(self, task: Task, files: Sequence[bytes]) -> list[Any] | None:
         """A process's answers, None where it died of a file."""
         worker = self._idle.get()
         try:
@@ -163,13 +150,13 @@ class _Worker:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def ask(self, task: _Task, files: Sequence[bytes], deadline_s: float) -> list[Any] | _Death:
+    def ask(self, task: Task, files: Sequence[bytes], deadline_s: float) -> list[Any] | _Death:
         """The answers to files, or which of them ended the process."""
         # The worker's own alarm ends it at the deadline of each file; should even that fail, reading gives up a little later.
         patience_s = int(deadline_s * len(files)) + 5
         try:
             self._channel.set_patience(patience_s)
-            self._at[: _NUMBER.size] = _NUMBER.pack(0)
+            self._at[: PLACE.size] = PLACE.pack(0)
             self._channel.send([bytes([task]), *files])
             answers: list[Any] = orjson.loads(self._channel.receive()[0])
             return answers
@@ -182,7 +169,7 @@ class _Worker:
         while self.process.poll() is None and time.monotonic() < waited_until:
             time.sleep(0.01)
         code = self.process.poll()
-        place = _NUMBER.unpack(self._at[: _NUMBER.size])[0]
+        place = PLACE.unpack(self._at[: PLACE.size])[0]
         self.end()
         if code is None or code == -signal.SIGALRM:
             return _Death(place, Refusal(Reason.DECODER_TIMEOUT, f"not decoded within {deadline_s:g} s; its process was ended"))
@@ -195,40 +182,6 @@ class _Worker:
         self.process.wait()
         self._channel.close()
         self._at.close()
-
-
-def serve(descriptor: int, page: int) -> None:
-    """The worker's loop: limits first, then files, some at a time, answered with JSON; ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    channel, at = Channel(descriptor), mmap.mmap(page, mmap.PAGESIZE)
-    settings = orjson.loads(channel.receive()[0])
-    limits = InspectLimits(**settings["limits"])
-    while True:
-        answers = []
-        try:
-            (asked,), *files = channel.receive()
-            task = _Task(asked)
-            answer = _answering(task, limits, settings["network"])
-            for place, data in enumerate(files):
-                at[: _NUMBER.size] = _NUMBER.pack(place)
-                signal.setitimer(signal.ITIMER_REAL, settings["deadline_s"])
-                answers.append(answer(data))
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            channel.send([orjson.dumps(answers[1:] if task == _Task.SAME else answers)])
-        except (EOFError, OSError):
-            return
-
-
-def _answering(task: _Task, limits: InspectLimits, network: str) -> Callable[[bytes], Any]:
-    """What answers one file of a message after the other."""
-    if task == _Task.INSPECT:
-        return partial(inspect, limits=limits)
-    from collect.images import lookalikes
-
-    return lookalikes.AgainstTheFirst() if task == _Task.SAME else lookalikes.Vectors(network)
 
 
 def _answer(document: dict[str, Any]) -> Picture | Refusal:

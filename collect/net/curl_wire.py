@@ -97,11 +97,11 @@ class CurlWire:
     def _wait_for(self, what: int, number: int, _multi: object, _data: object) -> None:
         """Wait for a socket to become ready (`what`: to read, to write, both), or no longer."""
         loop = self._loop
-        if what & pycurl.POLL_IN and what != pycurl.POLL_REMOVE:
+        if what & pycurl.POLL_IN:
             loop.add_reader(number, self._act, number, pycurl.CSELECT_IN)
         else:
             loop.remove_reader(number)
-        if what & pycurl.POLL_OUT and what != pycurl.POLL_REMOVE:
+        if what & pycurl.POLL_OUT:
             loop.add_writer(number, self._act, number, pycurl.CSELECT_OUT)
         else:
             loop.remove_writer(number)

@@ -29,7 +29,6 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +39,7 @@ import numpy as np  # noqa: E402
 from annotate.boxes import iou_matrix  # noqa: E402
 from train.loop.audit import audit, from_coco  # noqa: E402
 from train.loop.folds import FoldPlan, cross_predict  # noqa: E402
+from train.loop.spoil import Spoilt, spoil  # noqa: E402
 
 KINDS = ("missing", "spurious", "swapped", "misplaced")
 PLANS = {  # images, options of the folds' trainings
@@ -118,83 +118,6 @@ def load(data: Path, name: str, most: int) -> tuple[dict, Path]:
     return document, folder
 
 
-@dataclass(frozen=True)
-class Injected:
-    """A document with errors: the kind by box id, the boxes left out as (image, xywh), and the images wrong as a whole."""
-
-    document: dict
-    errors: dict[str, str]
-    left_out: list[tuple[int, list[float]]]
-    whole: frozenset[str]
-
-
-def inject(document: dict, share: float, seed: int, whole_share: float = 0.05) -> Injected:
-    """One box in ten gets one of the four errors; one image in twenty gets the boxes of another (a mix-up of files)."""
-    rng = np.random.default_rng(seed)
-    kinds = [kind for kind in KINDS if kind != "swapped" or len(document["categories"]) > 1]
-    by_image = defaultdict(list)
-    for annotation in document["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
-    boxed = [image["id"] for image in document["images"] if by_image[image["id"]]]
-    mixed = [int(number) for number in rng.permutation(boxed)[: max(2, round(whole_share * len(boxed)))]]
-    donor = dict(zip(mixed, [*mixed[1:], mixed[0]], strict=True))
-    chosen = rng.permutation([row for row, a in enumerate(document["annotations"]) if a["image_id"] not in donor])
-    kind_of = {int(row): kinds[place % len(kinds)] for place, row in enumerate(chosen[: round(share * len(chosen))])}
-    size = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
-    numbers = [c["id"] for c in document["categories"]]
-    annotations, errors, left_out = [], {}, []
-
-    def put(annotation: dict, kind: str = "") -> None:
-        number = len(annotations) + 1
-        box = [float(v) for v in annotation["bbox"]]
-        annotations.append({**annotation, "bbox": box, "id": number, "box": f"b{number}", "area": box[2] * box[3], "iscrowd": 0})
-        if kind:
-            errors[f"b{number}"] = kind
-
-    for row, annotation in enumerate(document["annotations"]):
-        kind, image = kind_of.get(row, ""), annotation["image_id"]
-        if image in donor:
-            continue
-        if kind == "missing":
-            left_out.append((image, annotation["bbox"]))
-        elif kind == "swapped":
-            put({**annotation, "category_id": int(rng.choice([n for n in numbers if n != annotation["category_id"]]))}, kind)
-        elif kind == "misplaced":
-            put({**annotation, "bbox": moved(rng, annotation["bbox"])}, kind)
-        else:
-            put(annotation)
-            if kind == "spurious":
-                added = free_box(rng, document, [a["bbox"] for a in by_image[image]], size[image])
-                if added is not None:
-                    put({**annotation, "bbox": added, "category_id": int(rng.choice(numbers))}, kind)
-    for image, source in donor.items():
-        scale = np.array(size[image] * 2) / np.array(size[source] * 2)
-        for annotation in by_image[source]:
-            put({**annotation, "image_id": image, "bbox": (np.array(annotation["bbox"]) * scale).tolist()})
-    return Injected({**document, "annotations": annotations}, errors, left_out, frozenset(map(str, mixed)))
-
-
-def moved(rng: np.random.Generator, box: list[float]) -> list[float]:
-    """The box shifted and scaled so that it overlaps the true one by .3 to .65."""
-    while True:
-        x, y, w, h = box
-        shift, scale = rng.uniform(-0.4, 0.4, 2), np.exp(rng.uniform(-0.45, 0.45, 2))
-        new = [x + shift[0] * w, y + shift[1] * h, w * scale[0], h * scale[1]]
-        if 0.3 <= iou_matrix(np.array([new]), np.array([box]))[0, 0] <= 0.65:
-            return [float(v) for v in new]
-
-
-def free_box(rng: np.random.Generator, document: dict, there: list, size_wh: tuple[int, int]) -> list[float] | None:
-    """A box of a usual size where none is."""
-    for _ in range(50):
-        _, _, w, h = document["annotations"][int(rng.integers(len(document["annotations"])))]["bbox"]
-        w, h = min(w, size_wh[0] * 0.9), min(h, size_wh[1] * 0.9)
-        new = [rng.uniform(0, size_wh[0] - w), rng.uniform(0, size_wh[1] - h), w, h]
-        if iou_matrix(np.array([new]), np.array(there)).max(initial=0) < 0.1:
-            return [float(v) for v in new]
-    return None
-
-
 Entry = tuple[str, float, object, str, tuple]  # kind, score, image, box id ("" = missing), xywh seen
 
 
@@ -261,19 +184,20 @@ def objectlab(document: dict, results: list[dict]) -> list[Entry] | None:
     return entries
 
 
-def judge(entries: list[Entry], truth: Injected) -> dict[str, float]:
+def judge(entries: list[Entry], truth: Spoilt) -> dict[str, float]:
     """AP per kind; and of the first hundred of all, the share that points at any error.
 
     Boxes of images that are wrong as a whole belong to `image` alone; among the first hundred they are right.
     """
     result: dict[str, float] = {}
+    whole = set(map(str, truth.whole))
     for kind in KINDS:
         total = len(truth.left_out) if kind == "missing" else sum(k == kind for k in truth.errors.values())
         if total:
-            mine = sorted((e for e in entries if e[0] == kind and e[2] not in truth.whole), key=lambda e: -e[1])
+            mine = sorted((e for e in entries if e[0] == kind and e[2] not in whole), key=lambda e: -e[1])
             result[kind] = average_precision(_right(mine, {b for b, k in truth.errors.items() if k == kind}, truth.left_out), total)
     images = sorted((e for e in entries if e[0] == "image"), key=lambda e: -e[1])
-    result["image"] = average_precision([e[2] in truth.whole for e in images], len(truth.whole))
+    result["image"] = average_precision([e[2] in whole for e in images], len(whole))
     merged, used = [], set()
     for entry in sorted((e for e in entries if e[0] != "image"), key=lambda e: -e[1]):
         key = (entry[2], entry[3]) if entry[3] else (entry[2], entry[4])
@@ -281,7 +205,7 @@ def judge(entries: list[Entry], truth: Injected) -> dict[str, float]:
             used.add(key)
             merged.append(entry)
     right = _right(merged[:100], set(truth.errors), truth.left_out)
-    result["precision_at_100"] = float(np.mean([hit or e[2] in truth.whole for hit, e in zip(right, merged, strict=False)]))
+    result["precision_at_100"] = float(np.mean([hit or e[2] in whole for hit, e in zip(right, merged, strict=False)]))
     return result
 
 
@@ -331,7 +255,7 @@ def study(data: Path, name: str, seeds: list[int], workplace: Path) -> dict:
     """All methods on one set: the means over the seeds of the errors, and on how many seeds ours is above both."""
     most, options = PLANS[name]
     clean, folder = load(data, name, most)
-    first = inject(clean, 0.1, seed=0)
+    first = spoil(clean, 0)
     started = time.process_time()
     plan = FoldPlan(2, 0, {**options, "device": "cpu", "budget_clock": "cpu"})
     groups = [image["file_name"] for image in clean["images"]]
@@ -344,7 +268,7 @@ def study(data: Path, name: str, seeds: list[int], workplace: Path) -> dict:
     for method, find in METHODS.items():
         started = time.process_time()
         for seed in seeds:
-            truth = inject(clean, 0.1, seed)
+            truth = spoil(clean, seed)
             entries = find(truth.document, results)
             if entries is not None:
                 judged.setdefault(method, []).append(judge(entries, truth))

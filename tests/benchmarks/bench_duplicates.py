@@ -39,7 +39,8 @@ sys.path.insert(0, str(ROOT))
 from collect import blobs  # noqa: E402
 from collect.images.duplicates import NearIndex, near_pairs  # noqa: E402
 from collect.images.hashing import look  # noqa: E402
-from collect.images.inspect import InspectLimits, inspect  # noqa: E402
+from collect.images.inspect import inspect  # noqa: E402
+from collect.images.limits import InspectLimits  # noqa: E402
 from collect.images.similarity import confirmed  # noqa: E402
 from collect.images.workers import InspectWorkers  # noqa: E402
 from collect.ledger import Ledger  # noqa: E402
@@ -170,14 +171,13 @@ def ours(folder: Path) -> tuple[dict[str, set[str]], float]:
         verdict = inspect(path.read_bytes())
         assert isinstance(verdict, Picture), path
         seen[path.name] = verdict
-    index, names = NearIndex(10), {}
-    for name, picture in seen.items():
-        if name.endswith("-original.jpg"):
-            names[picture.sha256] = name
-            index.add(picture.sha256, look(picture.phash, picture.signature))
+    index = NearIndex(10)
+    names = {picture.sha256: name for name, picture in seen.items() if name.endswith("-original.jpg")}
+    held = [seen[name] for name in names.values()]
+    index.extend(list(names), [p.phash for p in held], [look(p.phash, p.signature).windows for p in held])
     found: dict[str, set[str]] = {}
     for name, picture in seen.items():
-        suspects = [names[sha256] for sha256, _bits in index.suspects(look(picture.phash, picture.signature))]
+        suspects = [names[sha256] for sha256, _bits in index.suspects([look(picture.phash, picture.signature)])[0]]
         found[name] = {other for other in suspects if other != name and confirmed(picture.signature, seen[other].signature)}
     return found, time.process_time() - started
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from collect.images.duplicates import HashTable, NearIndex, clusters, near_pairs, pack
+from collect.images.duplicates import HashTable, NearIndex, clusters, near_pairs
 from collect.images.hashing import Look, look, looks
 from collect.images.inspect import inspect
 from collect.images.similarity import confirmed
@@ -54,8 +54,9 @@ def test_the_table_finds_the_same_in_bands_as_one_by_one() -> None:
         part = hashes[start : start + 30_000]
         table.extend(part, np.arange(start, start + len(part), dtype=np.int32))
     asked = hashes[[0, 1, 60_001, 119_998]]
-    expected = {int(place) for row in asked for place in np.flatnonzero(np.bitwise_count(hashes ^ row) <= 10)}
-    assert {owner for owner, _distance in table.within(asked)} == expected
+    distances = np.bitwise_count(asked[:, None] ^ hashes)
+    expected = {(int(which), int(place), int(distances[which, place])) for which, place in np.argwhere(distances <= 10)}
+    assert set(table.within(asked)) == expected
     assert len(expected) > 4
 
 
@@ -69,11 +70,10 @@ def suspects_and_match(held: Image.Image, new: Image.Image) -> bool:
     """Whether `new` would be taken for a duplicate of `held` among a few hundred others."""
     index = NearIndex(10)
     old, fresh = seen(held), seen(new)
-    index.add("ab" * 32, look(old.phash, old.signature))
-    for number in range(50):
-        other = seen(picture(1000 + number))
-        index.add(f"{number:064x}", look(other.phash, other.signature))
-    found = [sha256 for sha256, _bits in index.suspects(look(fresh.phash, fresh.signature))]
+    held_all = {"ab" * 32: old, **{f"{number:064x}": seen(picture(1000 + number)) for number in range(50)}}
+    windows = [look(p.phash, p.signature).windows for p in held_all.values()]
+    index.extend(list(held_all), [p.phash for p in held_all.values()], windows)
+    found = [sha256 for sha256, _bits in index.suspects([look(fresh.phash, fresh.signature)])[0]]
     return "ab" * 32 in found and confirmed(fresh.signature, old.signature)
 
 
@@ -122,12 +122,13 @@ def test_an_index_read_from_the_ledger_answers_as_the_one_that_grew() -> None:
     looked = [look(p.phash, p.signature) for p in pictures]
     grown, read = NearIndex(10), NearIndex(10)
     for shown, one in zip(pictures, looked, strict=True):
-        grown.add(shown.sha256, one)
-    read.extend([p.sha256 for p in pictures], [p.phash for p in pictures], [pack(one.windows) for one in looked])
-    for one in looked:
-        assert grown.suspects(one) == read.suspects(one) != []
-    bare = Look(int(pictures[0].phash, 16), np.empty(0, np.uint64))
-    assert read.suspects(bare)[0] == (pictures[0].sha256, 0)
+        grown.extend([shown.sha256], [shown.phash], [one.windows])
+    read.extend([p.sha256 for p in pictures], [p.phash for p in pictures], [one.windows for one in looked])
+    assert grown.suspects(looked) == read.suspects(looked) == [grown.suspects([one])[0] for one in looked]
+    assert [near[0] for near in read.suspects(looked)] == [(p.sha256, 0) for p in pictures]
+    bare = Look(bytes.fromhex(pictures[0].phash))
+    assert read.suspects([looked[1], bare])[1][0] == (pictures[0].sha256, 0)
+    assert read.suspects([]) == [] and NearIndex(10).suspects([bare]) == [[]]
 
 
 def test_looks__of_many_are_those_of_each() -> None:
@@ -136,7 +137,6 @@ def test_looks__of_many_are_those_of_each() -> None:
     kept.insert(3, (pictures[0].phash, ""))
     together = looks(kept)
     for (phash, signature), one in zip(kept, together, strict=True):
-        alone = look(phash, signature)
-        assert (one.full, one.mirror, one.windows.tolist()) == (alone.full, alone.mirror, alone.windows.tolist())
+        assert one == look(phash, signature)
     assert len({one.mirror for one in together}) == 8
     assert looks([]) == []

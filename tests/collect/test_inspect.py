@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from collect.images.inspect import InspectLimits, Refusal, inspect
-from collect.images.quality import blurred
+from collect.images.inspect import inspect, inspect_all
+from collect.images.limits import InspectLimits, Refusal
+from collect.images.quality import blank, blurred, dark, placeholder
 from collect.images.workers import InspectWorkers
 from collect.records import Picture, Reason
 from tests.collect.collecting import encoded, jpeg, picture
@@ -147,6 +148,19 @@ def test_scores_tell_the_useless_from_the_useful(real_data: Path) -> None:
     assert not [photo for photo in photos if photo.quality["watermark"] > 0.95]
 
 
+def test_histogram_scores_of_many_pictures_are_those_of_each_by_the_plain_formulas(real_data: Path) -> None:
+    drawing = Image.new("L", (90, 70), 240)
+    ImageDraw.Draw(drawing).text((20, 30), "no image", fill=30)
+    greys = [Image.new("L", (9, 9)), drawing, *(Image.open(path).convert("L") for path in sorted(real_data.glob("raccoon/**/*.jpg"))[:40])]
+    histograms = np.array([grey.histogram() for grey in greys], dtype=np.int64)
+    for grey, *scores in zip(greys, blank(histograms), dark(histograms), placeholder(histograms), strict=True):
+        values = np.asarray(grey, np.float64)
+        shares = np.sort(np.bincount(np.asarray(grey).ravel() // 4, minlength=64) / values.size)
+        drawn = min(max((shares[-2:].sum() - 0.6) / 0.35, 0), 1) * min(max((24 - (shares > 0.002).sum()) / 12, 0), 1)
+        assert scores == pytest.approx([max(0, 1 - values.std() / 20), (values < 24).mean(), drawn], abs=1e-9)
+    assert placeholder(histograms)[1] > 0.9
+
+
 @pytest.mark.parametrize("radius", [0, 0.4, 0.6, 0.8, 1.2, 2, 5])
 def test_blurred_is_the_level_that_a_hundredth_of_the_steps_reach(radius: float) -> None:
     grey = np.asarray(picture(4, (120, 90)).filter(ImageFilter.GaussianBlur(radius)).convert("L"))
@@ -209,3 +223,14 @@ def test_of_many_files_only_the_one_that_hangs_is_refused() -> None:
         assert kinds == [Reason.EMPTY, "", Reason.DECODER_TIMEOUT, Reason.NOT_AN_IMAGE, ""]
         assert verdicts[1] == inspect(jpeg(1)) and verdicts[4] == inspect(jpeg(2))
         assert workers.inspect_all([]) == []
+
+
+def test_files_together_are_what_each_is_alone(real_data: Path) -> None:
+    """Refused ones, animations, and one so long that it is done with before the next, in whatever batches."""
+    files = [encoded(Image.linear_gradient("L").resize((300_000, 4)), "PNG")]
+    for folder, step in (("odd-images", 1), ("raccoon", 3), ("face-crops", 10)):
+        files += [path.read_bytes() for path in sorted((real_data / folder).rglob("*.*"))[::step] if path.stat().st_size < 1_000_000]
+    alone = [inspect(data) for data in files]
+    for size in (16, len(files)):
+        batches = [files[begin : begin + size] for begin in range(0, len(files), size)]
+        assert [answer for batch in batches for answer in inspect_all(batch, InspectLimits())] == alone

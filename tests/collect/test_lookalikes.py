@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from collect.errors import MissingServiceError, NotFoundError, UsageError
-from collect.images.inspect import InspectLimits
+from collect.images.limits import InspectLimits
 from collect.images.lookalikes import NETWORK_SIDE_PX, Keypoints, Network, same_picture
 from collect.images.workers import InspectWorkers
 from collect.ledger import Ledger

@@ -18,11 +18,17 @@ from collect.images.duplicates import clusters
 from collect.ledger import Ledger
 from collect.records import ImageRecord
 from collect.workspace import Dataset
+from train.detectors.table import place_of
+from train.loop.audit import Suspicion, audit, from_coco
+from train.loop.spoil import WORTH_A_LOOK, Worth, worth
 
 _SHOWN, _SHOWN_WHOLE = 15, 5
 _LIKELY = 0.5
 _LEAST = 0.1
+_MOST = 1000
 _FEWEST_FOLDS = 2
+#: Models that would name less than this share of the errors are told to be weak.
+_WEAK = 0.2
 
 
 class Audit:
@@ -38,7 +44,9 @@ class Audit:
             "--fold-budget", type=float, default=180.0, metavar="S", help="seconds of training a part (default: %(default)s)"
         )
         parser.add_argument("--device", default="auto")
-        parser.add_argument("--top", type=int, default=1000, metavar="N", help="keep the N likeliest (default: %(default)s)")
+        parser.add_argument(
+            "--top", type=int, metavar="N", help=f"keep the N likeliest (default: those that are worth a look, {_MOST} at most)"
+        )
         parser.add_argument(
             "--lookalikes", action="store_true", help="instead: pairs of kept images that a network finds alike, no hash did"
         )
@@ -47,17 +55,17 @@ class Audit:
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         if arguments.folds < _FEWEST_FOLDS:
             raise UsageError(f"--folds {arguments.folds}: at least {_FEWEST_FOLDS}, for each part is judged by a model of the others")
-        if arguments.top < 1:
+        if arguments.top is not None and arguments.top < 1:
             raise UsageError(f"--top {arguments.top}: at least 1")
         dataset = console.workspace.dataset(arguments.name)
         recipe = definition.load(dataset)
         if arguments.lookalikes:
             return self._lookalikes(dataset, recipe, arguments, console)
+        place_of(arguments.detector)
         records, document = labelled(dataset, recipe)
         if console.dry_run:
             console.out(f"would train {arguments.folds} small models on {len(records)} labelled images")
             return {"images": len(records), "suspects": []}
-        from train.loop.audit import audit, from_coco
         from train.loop.folds import FoldPlan, cross_predict
 
         options = {
@@ -72,12 +80,18 @@ class Audit:
             groups = [record.group or f"near {cluster}" for record, cluster in zip(records, near, strict=True)]
             plan = FoldPlan(arguments.folds, 0, options)
             results = cross_predict(document, dataset.images, groups, dataset.folder / ".cache" / "audit", plan, console.say)
-            found = [s.to_json() for s in audit(*from_coco(document, results))]
-            # A whole image is named where it is likely wrong; by its lesser suspicions its boxes are listed anyway.
-            suspects = [s for s in found if s["score"] >= (_LIKELY if s["kind"] == "image" else _LEAST)][: arguments.top]
+            found = audit(*from_coco(document, results))
+            known = worth(document, results)
+            if arguments.top is None:
+                named = [suspect for suspect in found if known.names(suspect)][:_MOST]
+            else:  # a whole image is named where it is likely wrong; by its lesser suspicions its boxes are listed anyway
+                named = [s for s in found if s.score >= (_LIKELY if s.kind == Suspicion.IMAGE else _LEAST)][: arguments.top]
+            suspects = [suspect.to_json() for suspect in named]
             write_atomic(dataset.folder / "audit.json", json.dumps(suspects, ensure_ascii=False, indent=1) + "\n")
         self._tell(arguments.name, suspects, console)
-        return {"images": len(records), "path": str(dataset.folder / "audit.json"), "suspects": suspects}
+        if arguments.top is None:
+            _tell_worth(known, arguments, console)
+        return {"images": len(records), "path": str(dataset.folder / "audit.json"), "finds": known.found, "suspects": suspects}
 
     def _lookalikes(self, dataset: Dataset, recipe: definition.Definition, arguments: Namespace, console: Console) -> dict[str, Any]:
         if not 0 < arguments.cosine <= 1:
@@ -92,7 +106,9 @@ class Audit:
         from train.loop.lookalikes import lookalikes
 
         with exclusive(dataset.locks / "audit", f"audit {dataset.name}"):
-            pairs = write(dataset, lookalikes(dataset, records, arguments.cosine, arguments.top, recipe.collect.near_duplicate_bits))
+            pairs = write(
+                dataset, lookalikes(dataset, records, arguments.cosine, arguments.top or _MOST, recipe.collect.near_duplicate_bits)
+            )
         rows = [(pair.image[:12], reason(pair, pair.image)) for pair in pairs[:_SHOWN]]
         if not pairs:
             console.out(f"no two of {len(records):,} images look alike from {arguments.cosine:g} on; a lower --cosine asks for more")
@@ -101,13 +117,13 @@ class Audit:
             console.out(
                 f"`boxwright review {dataset.name}` shows them first; D puts them side by side. Nothing is removed without a person"
             )
-        if len(pairs) == arguments.top:
-            console.say(f"there may be more: these are the {arguments.top} closest; a higher --cosine asks for fewer")
+        if len(pairs) == (arguments.top or _MOST):
+            console.say(f"there may be more: these are the {len(pairs)} closest; a higher --cosine asks for fewer")
         return {"images": len(records), "path": str(path_of(dataset)), "pairs": [vars(pair) for pair in pairs]}
 
     def _tell(self, name: str, suspects: list[dict[str, Any]], console: Console) -> None:
         if not suspects:
-            console.out("no suspects: the models that had not seen an image agree with its boxes")
+            console.out("no suspects that are worth a look")
             return
         rows = [(s["kind"], s["image"][:12], float(s["score"]), s["why"]) for s in suspects if s["kind"] != "image"]
         likely = sum(row[2] > _LIKELY for row in rows)
@@ -118,6 +134,19 @@ class Audit:
             images = "1 image looks" if len(whole) == 1 else f"{len(whole)} images look"
             console.out(f"{images} wrong as a whole: {', '.join(whole[:_SHOWN_WHOLE])}{' …' if len(whole) > _SHOWN_WHOLE else ''}")
         console.out(f"`boxwright review {name}` shows them first")
+
+
+def _tell_worth(known: Worth, arguments: Namespace, console: Console) -> None:
+    """How much the list is worth, as errors made on purpose have shown."""
+    fewer = f"fewer than one in {1 / WORTH_A_LOOK:.0f}"
+    console.out(
+        f"the list ends where {fewer} would be an error; of errors made on purpose in these labels such a list names {known.found:.0%}"
+    )
+    if known.found < _WEAK:
+        console.out(
+            f"the models are too weak to tell more: give each fold longer (--fold-budget, now {arguments.fold_budget:g} s) or label more "
+            "images; --top N names the N likeliest all the same"
+        )
 
 
 def _part(shown: Sequence[object], whole: int) -> str:

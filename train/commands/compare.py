@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from collect.console import Console
 from collect.errors import UsageError
 from collect.workspace import Workspace
+from train.fitting.plan import plan
 
 #: option -> (setting of a training, type, help)
 _SETTINGS: dict[str, tuple[str, type, str]] = {
@@ -36,19 +38,18 @@ class Compare:
             parser.add_argument(option, dest=setting, type=kind, metavar=kind.__name__.upper(), help=text)
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
-        from train.fitting.run import train_run, what_would_be_done
-        from train.judging.tradeoff import Plan, compare
-
         names = tuple(dict.fromkeys(name.strip() for name in arguments.detectors.split(",") if name.strip()))
         if not names:
             raise UsageError("--detectors needs at least one name, such as --detectors fcos_mobilenet_v2,ssdlite320_mobilenet_v3_large")
         settings = [setting for setting, _, _ in _SETTINGS.values()]
         options = {name: value for name in settings if (value := getattr(arguments, name)) is not None}
-        plans = [what_would_be_done(console.workspace, arguments.name, {**options, "detector": name}) for name in names]
+        plans = [asdict(plan(console.workspace, arguments.name, {**options, "detector": name}).settings) for name in names]
         if console.dry_run:
             columns = ("detector", "release", "epochs", "time_budget_s")
-            console.table(columns, [[plan[column] for column in columns] for plan in plans])
+            console.table(columns, [[settings[column] for column in columns] for settings in plans])
             return {"plans": plans}
+        from train.fitting.run import train_run  # loads torch: after what can be refused without
+        from train.judging.tradeoff import Plan, compare
 
         def train(workspace: Workspace, dataset: str, given: Mapping[str, Any]) -> dict[str, Any]:
             return train_run(workspace, dataset, given, console)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from collect.console import Console
 from collect.errors import UsageError
 from collect.files import safe_join, storage_errors, write_atomic
-from train.detectors.detector import Detections
 from train.judging.run_files import best_f1_score
 from train.serving.draw import draw
 from train.serving.pictures import VIDEOS, Frame, Unreadable, VideoWriter, frames, video_name
-from train.serving.predictor import Predictor
-from train.serving.suppression import CLASS_OVERLAP, across_classes
-from train.serving.tiles import Tiling
+from train.serving.suppression import across_classes, add_class_overlap, check_class_overlap
+
+if TYPE_CHECKING:
+    from train.detectors.detector import Detections
+    from train.serving.predictor import Predictor
 
 #: Of a run that was judged on nothing.
 _USUAL = 0.3
@@ -36,30 +37,27 @@ class Detect:
         parser.add_argument("--out", type=Path, default=Path("detections"), metavar="DIR", help="where to write (default: %(default)s)")
         parser.add_argument("--threshold", type=float, metavar="S", help="least score (default: where the run's F1 was best)")
         parser.add_argument("--tiles", type=int, default=0, metavar="PX", help="also look at tiles of this side, for small objects")
-        parser.add_argument(
-            "--class-overlap",
-            type=float,
-            default=CLASS_OVERLAP,
-            metavar="IOU",
-            help="of boxes of different classes that overlap by more only the surest is kept (default: %(default)s; 1 = keep all)",
-        )
+        add_class_overlap(parser)
         parser.add_argument("--device", default="auto", help="cpu, cuda (default: what there is)")
         parser.add_argument("--seconds", type=float, default=0.0, help="how long to read a camera (default: until Ctrl-C)")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
             raise UsageError(f"--threshold {arguments.threshold} is no score; give a number from 0 to 1")
-        if not 0 <= arguments.class_overlap <= 1:
-            raise UsageError(f"--class-overlap {arguments.class_overlap} is no overlap; give a number from 0 to 1 (1 = keep all)")
+        class_overlap = check_class_overlap(arguments.class_overlap)
         for word in arguments.paths:
             if arguments.out.resolve() in {Path(word).resolve(), Path(word).resolve().parent} and Path(word).suffix.lower() not in VIDEOS:
                 raise UsageError(
                     f"--out {arguments.out} is where {word} lies: the annotated pictures would replace yours; give another folder"
                 )
-        tiling = Tiling(arguments.tiles) if arguments.tiles else None
         run_path = console.workspace.run_path(arguments.run)
+        threshold = _least_score(run_path, arguments.threshold)
+        from train.serving.predictor import Predictor  # loads torch: after what can be refused without
+        from train.serving.tiles import Tiling
+
+        tiling = Tiling(arguments.tiles) if arguments.tiles else None
         predictor = Predictor.from_run(run_path, arguments.device, tiling)
-        work = _Work(predictor, arguments.out, _least_score(run_path, arguments.threshold), arguments.class_overlap, console.dry_run)
+        work = _Work(predictor, arguments.out, threshold, class_overlap, console.dry_run)
         try:
             for item in console.track(frames(arguments.paths, arguments.seconds, arguments.out), "detecting"):
                 work.take(item)

@@ -12,10 +12,7 @@ from annotate import coco
 from collect.console import Console
 from collect.errors import UsageError
 from train.data.cache import Pixels, UnreadableError, decode
-from train.detectors.detector import Detector
 from train.fitting import config
-from train.serving.onnx_export import SAME_IOU, SAME_SCORE, UNREAD, export
-from train.serving.predictor import load_detector
 
 
 class Onnx:
@@ -45,6 +42,10 @@ class Onnx:
         if console.dry_run:
             console.out(f"would write {out} and compare it on {len(images)} images")
             return {"path": str(out)}
+        from train.detectors.detector import Detector  # with torch: after what can be refused without
+        from train.serving.onnx_export import SAME_IOU, SAME_SCORE, UNREAD, export
+        from train.serving.predictor import load_detector
+
         detector = load_detector(run_path)
         done = export(detector, out, images, suppressed=not arguments.no_nms)
         other = type(detector).places is not Detector.places and done.opencv == UNREAD and not arguments.no_nms
@@ -66,14 +67,14 @@ def _readable(folder: Path, names: Iterable[str], console: Console) -> Iterator[
 
 
 def _lookalikes(arguments: Namespace, console: Console) -> dict[str, Any]:
-    from train.serving.lookalike_export import export_lookalike_model
-
     if arguments.run is not None or arguments.no_nms:
         raise UsageError("--lookalikes takes no run and no --no-nms: it is one network for all data sets")
     out = arguments.out or console.workspace.root / "lookalikes.onnx"
     if console.dry_run:
         console.out(f"would write {out}")
         return {"path": str(out)}
+    from train.serving.lookalike_export import export_lookalike_model
+
     cosine = export_lookalike_model(out)
     console.out(
         f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB): OpenCV's vector and torch's have a cosine of {cosine:.5f}."

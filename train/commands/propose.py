@@ -11,8 +11,9 @@ from collect.console import Console
 from collect.errors import UsageError
 from collect.ledger import Ledger
 from collect.workspace import Dataset
-from train.loop.propose import Proposer, Request, Tally, open_proposer, propose, undecided
+from train.loop.propose import Proposer, Request, Tally, named, open_proposer, propose, undecided
 from train.loop.proposers import check_threshold
+from train.serving.suppression import add_class_overlap, check_class_overlap
 
 
 class Propose:
@@ -35,6 +36,7 @@ class Propose:
             help="least score of a proposal (default: of a run, what costs a reviewer least on val; else the model's own)",
         )
         parser.add_argument("--class", dest="category", default="", metavar="NAME", help="propose only this class")
+        add_class_overlap(parser)
         parser.add_argument("--tiles", action="store_true", help="look at overlapping tiles as well, for small objects")
         parser.add_argument("--device", default="", help="cpu or cuda (default: what there is)")
         parser.add_argument("--limit", type=int, default=0, metavar="N", help="at most N images")
@@ -47,16 +49,19 @@ class Propose:
         source = arguments.source or recipe.annotate.proposer
         if not source:
             raise UsageError("say who proposes: --from opencv-face, --from run:RUN, --from zero-shot:MODEL or --from sources")
-        proposer = open_proposer(source, _request(arguments, console, dataset, recipe))
-        console.say(f"{proposer.name} starts at {proposer.threshold:.2f}{f': {proposer.reason}' if proposer.reason else ''}")
+        request = _request(arguments, console, dataset, recipe)
+        named(source, request)
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
+            ledger.require_images(dataset.name)
+            proposer = open_proposer(source, request)
+            console.say(f"{proposer.name} starts at {proposer.threshold:.2f}{f': {proposer.reason}' if proposer.reason else ''}")
             records = undecided(ledger.images(), journal)[: arguments.limit or None]
             if console.dry_run:
                 console.out(f"{proposer.name} would look at {len(records)} images")
                 return {"images": len(records), "proposals": 0}
             tally = Tally()
             with console.progress("proposing", len(records)) as advance:
-                for latest in propose(proposer, dataset, records, journal):
+                for latest in propose(proposer, dataset, records, journal, arguments.class_overlap):
                     tally = latest
                     advance(1)
         return _report(arguments.name, proposer, tally, console)
@@ -72,6 +77,7 @@ def _request(arguments: Namespace, console: Console, dataset: Dataset, recipe: d
         category=arguments.category,
         device=arguments.device,
         tiles=arguments.tiles,
+        class_overlap=check_class_overlap(arguments.class_overlap),
     )
 
 

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections import Counter
 from typing import Any
 
-from annotate.journal import Journal, Status
+from annotate.journal import Journal, Verdict
 from annotate.state import Labels, current
 from collect import definition
 from collect.console import Console
@@ -46,19 +46,21 @@ class Queue:
         with Ledger(dataset.ledger) as ledger, Journal(dataset.labels) as journal:
             records, queries = list(ledger.images()), ledger.query_rows()
             waiting, labels = undecided(records, journal), current(journal)
+            if not arguments.suggest:
+                ledger.require_images(dataset.name)
         if arguments.suggest:
             return _suggest(dataset, recipe, _stock(dataset, recipe, records, labels, queries), console, apply=arguments.apply)
-        from train.loop.glances import Scene, look
-
         run = arguments.run or _champion_run(dataset)
-        scene = Scene(console.workspace, dataset, recipe, records, labels)
-        ranked = [entry.to_json() for entry in look(scene, waiting, run, arguments.device, console)][: arguments.top or None]
+        run_path = console.workspace.run_path(run, dataset.name) if run else None
+        ranked = []
+        if waiting:
+            from train.loop.glances import Scene, look  # loads torch: after what can be told without
+
+            seen = look(Scene(dataset, recipe, records, labels), waiting, run_path, arguments.device, console)
+            ranked = [entry.to_json() for entry in seen][: arguments.top or None]
         if not console.dry_run:
             write_atomic(dataset.folder / "queue.json", json.dumps(ranked, ensure_ascii=False, indent=1) + "\n")
-        if not records:
-            console.out(f"{dataset.name} has no images yet; `boxwright collect {dataset.name}` or `boxwright import` brings some")
-        else:
-            _tell(dataset, ranked, run, len(waiting), console)
+        _tell(dataset, ranked, run, len(waiting), console)
         return {"images": len(ranked), "run": run, "path": str(dataset.folder / "queue.json"), "queue": ranked}
 
 
@@ -87,10 +89,9 @@ def _stock(
     dataset: Dataset, recipe: Definition, records: list[ImageRecord], labels: Labels, queries: list[dict[str, Any]]
 ) -> starving.Stock:
     boxes: Counter[str] = Counter()
-    for entry in labels.values():
-        for box in entry.boxes.values():
-            if box.status == Status.PRESENT and (current_class := recipe.current(box.category)):
-                boxes[current_class.name] += 1
+    for entry in (labels[record.sha256] for record in records if record.sha256 in labels):
+        if entry.verdict != Verdict.REJECTED:
+            boxes.update(found.name for box in entry.present() if (found := recipe.current(box.category)))
     images = Counter(found.name for record in records if (found := recipe.current(record.class_name)))
     named = [{**row, "class_name": kind.name} for row in queries if (kind := recipe.current(row["class_name"]))]
     return starving.Stock(boxes, images, _aps(dataset), named)

@@ -6,9 +6,10 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from collect.console import Console
+from collect.ledger import Ledger
 from train.commands.train import add_settings, given_settings
+from train.fitting.plan import foreseen
 from train.loop.gate import Finding
-from train.loop.retrain import Request, foresee, retrain
 
 
 class Retrain:
@@ -23,10 +24,16 @@ class Retrain:
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
         dataset = console.workspace.dataset(arguments.name)
+        options = given_settings(arguments)
+        foreseen(dataset, options)
+        with Ledger(dataset.ledger) as ledger:
+            ledger.require_images(dataset.name)
+        from train.loop.retrain import Request, foresee, retrain  # loads torch: after what can be refused without
+
         request = Request(
             console.workspace,
             arguments.name,
-            given_settings(arguments),
+            options,
             unreviewed=arguments.allow_unreviewed,
             force=arguments.force,
             cold=arguments.cold,

@@ -117,6 +117,8 @@ def _labels(dataset: Dataset, described: Definition) -> dict[str, Any]:
         labelled = [state[sha256] for (sha256,) in kept if sha256 in state]
         for entry in labelled:
             verdicts[entry.verdict] += 1
+            if entry.verdict == Verdict.REJECTED:  # its boxes go into no release
+                continue
             found = Counter(kind.name for box in entry.present() if (kind := described.current(box.category)))
             boxes += len(entry.present())
             boxes_of.update(found)

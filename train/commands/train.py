@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from typing import Any
 
 from collect.console import Console
+from train.fitting.plan import plan
 
 #: option -> (setting of TrainConfig, type, help)
 _SETTINGS: dict[str, tuple[str, type, str]] = {
@@ -75,7 +77,7 @@ def given_settings(arguments: Namespace) -> dict[str, Any]:
 
 
 class Train:
-    """Trains, judges and reports; the work is :func:`train.fitting.run.train_run`'s."""
+    """Trains, judges and reports; the work is :func:`train.fitting.run.train_planned`'s."""
 
     def arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="the dataset")
@@ -83,15 +85,16 @@ class Train:
         parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
 
     def run(self, arguments: Namespace, console: Console) -> dict[str, Any]:
-        from train.fitting.run import TrainingInterruptedError, train_run, what_would_be_done
-
         options = given_settings(arguments) | ({"resume": arguments.resume} if arguments.resume else {})
+        planned = plan(console.workspace, arguments.name, options)
         if console.dry_run:
-            plan = what_would_be_done(console.workspace, arguments.name, options)
-            console.table(["setting", "value"], [[key, _planned(key, value)] for key, value in plan.items()])
-            return {"plan": plan}
+            settings = asdict(planned.settings)
+            console.table(["setting", "value"], [[key, _planned(key, value)] for key, value in settings.items()])
+            return {"plan": settings}
+        from train.fitting.run import TrainingInterruptedError, train_planned  # loads torch: after what can be refused without
+
         try:
-            result = train_run(console.workspace, arguments.name, options, console)
+            result = train_planned(planned, console)
         except TrainingInterruptedError as stop:
             raise KeyboardInterrupt(f"`boxwright train {arguments.name} --resume {stop.run}` goes on from there.") from stop
         _tell(arguments.name, result, console)

@@ -1,4 +1,4 @@
-"""The contract of every detector family, and the table of those there are.
+"""The contract of every detector family; :mod:`train.detectors.table` has those there are.
 
 A detector is an `nn.Module` built for given categories. Training calls it with a :class:`Batch` and gets named losses;
 :meth:`Detector.predict` gives boxes in pixels of its input, which :mod:`train.serving.predictor` takes back to pixels of
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from annotate.coco import Category
-from collect.errors import UsageError, unknown_name
+from collect.errors import UsageError
 from train.detectors.depthwise import with_fast_gradients
+from train.detectors.table import place_of
 
 #: Detections below this score are not worth keeping, and no image has more than so many.
 SCORE_LEAST = 0.02
@@ -257,56 +258,13 @@ class Build(Protocol):
     def __call__(self, categories: tuple[Category, ...], image_size: int, weights: str, **architecture: Any) -> Detector: ...
 
 
-_TORCHVISION = "train.detectors.torchvision_family"
-_TRANSFORMERS = "train.detectors.transformers_family"
-DETECTORS: dict[str, str] = {
-    "fcos_mobilenet_v2": "train.detectors.fcos:fcos_mobilenet_v2",
-    "fcos_mobilenet_v2_small_objects": "train.detectors.fcos:fcos_mobilenet_v2_small_objects",
-    "yolox_mobilenet_v2": "train.detectors.yolox:yolox_mobilenet_v2",
-    "yolox_nano": "train.detectors.yolox:yolox_nano",
-    "yolox_tiny": "train.detectors.yolox:yolox_tiny",
-    "yolox_s": "train.detectors.yolox:yolox_s",
-    "ssdlite320_mobilenet_v3_large": f"{_TORCHVISION}:ssdlite320_mobilenet_v3_large",
-    "ssd300_vgg16": f"{_TORCHVISION}:ssd300_vgg16",
-    "fasterrcnn_resnet50_fpn_v2": f"{_TORCHVISION}:fasterrcnn_resnet50_fpn_v2",
-    "fasterrcnn_mobilenet_v3_large_fpn": f"{_TORCHVISION}:fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn": f"{_TORCHVISION}:fasterrcnn_mobilenet_v3_large_320_fpn",
-    "fasterrcnn_mobilenet_v2": f"{_TORCHVISION}:fasterrcnn_mobilenet_v2",
-    "fasterrcnn_resnet18_fpn": f"{_TORCHVISION}:fasterrcnn_resnet18_fpn",
-    "fasterrcnn_resnet101_fpn": f"{_TORCHVISION}:fasterrcnn_resnet101_fpn",
-    "fasterrcnn_vgg16": f"{_TORCHVISION}:fasterrcnn_vgg16",
-    "retinanet_resnet50_fpn_v2": f"{_TORCHVISION}:retinanet_resnet50_fpn_v2",
-    "retinanet_resnet18_fpn": f"{_TORCHVISION}:retinanet_resnet18_fpn",
-    "fcos_resnet50_fpn": f"{_TORCHVISION}:fcos_resnet50_fpn",
-    "rfcn_mobilenet_v2": "train.detectors.rfcn:rfcn_mobilenet_v2",
-    "rfcn_resnet50": "train.detectors.rfcn:rfcn_resnet50",
-    "fast_rcnn_mobilenet_v2": "train.detectors.fast_rcnn:fast_rcnn_mobilenet_v2",
-    "fast_rcnn_resnet18": "train.detectors.fast_rcnn:fast_rcnn_resnet18",
-    "two-phase": "train.detectors.two_phase:two_phase",
-    "dfine_n": f"{_TRANSFORMERS}:dfine_n",
-    "dfine_s": f"{_TRANSFORMERS}:dfine_s",
-    "dfine_m": f"{_TRANSFORMERS}:dfine_m",
-    "dfine_l": f"{_TRANSFORMERS}:dfine_l",
-    "rtdetr_v2_r18": f"{_TRANSFORMERS}:rtdetr_v2_r18",
-    "rtdetr_v2_r50": f"{_TRANSFORMERS}:rtdetr_v2_r50",
-    "deimv2_n": f"{_TRANSFORMERS}:deimv2_n",
-    "lwdetr_t": f"{_TRANSFORMERS}:lwdetr_t",
-    "lwdetr_s": f"{_TRANSFORMERS}:lwdetr_s",
-    "rfdetr_n": f"{_TRANSFORMERS}:rfdetr_n",
-    "rfdetr_s": f"{_TRANSFORMERS}:rfdetr_s",
-    "rfdetr_m": f"{_TRANSFORMERS}:rfdetr_m",
-}
-
-
 def find_detector(name: str) -> Build:
     """The builder of a detector.
 
     Raises:
         UsageError: no such detector; lists those there are.
     """
-    if name not in DETECTORS:
-        raise unknown_name("detector", name, DETECTORS)
-    module, _, attribute = DETECTORS[name].partition(":")
+    module, _, attribute = place_of(name).partition(":")
     return cast("Build", getattr(importlib.import_module(module), attribute))
 
 
@@ -320,7 +278,7 @@ def open_detector(
     """A detector for `categories`; `image_size` 0 = the family's own.
 
     Args:
-        name: one of :data:`DETECTORS`.
+        name: one of :data:`train.detectors.table.DETECTORS`.
         categories: in the order of the labels.
         image_size: longest side of the input, pixels.
         weights: "auto" (the best pretrained ones that can be had), "none", or the path of a state dict.

@@ -10,27 +10,25 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import orjson
 
-from annotate.coco import Category
-from collect import definition
 from collect.console import Console
-from collect.errors import BoxwrightError, UsageError, unknown_name
+from collect.errors import BoxwrightError
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
-from train.data.release import Release, check_trainable, open_release
-from train.detectors.detector import Detector, find_detector, open_detector
+from train.data.release import Release
+from train.detectors.detector import Detector, open_detector
 from train.detectors.two_phase import TwoPhase
-from train.fitting import checkpoint, config, crops
+from train.fitting import checkpoint, crops
 from train.fitting.config import TrainConfig
 from train.fitting.crops import Crops
 from train.fitting.device import check_compiler, has_bf16
 from train.fitting.fit import Fit, State, Validate, fit
+from train.fitting.plan import Options, Plan, foreseen, plan
 from train.fitting.progress import Progress
 from train.fitting.ranks import Ranks, joined
 from train.judging import report
@@ -39,7 +37,6 @@ from train.serving.predictor import Predictor, detect_split
 
 logger = logging.getLogger(__name__)
 
-Options = Mapping[str, Any]
 JUDGED = ("val", "test")
 
 
@@ -58,13 +55,15 @@ def train_run(
     console: Console | None = None,
     prepare: Callable[[Detector], str] | None = None,
 ) -> dict[str, Any]:
-    """Train a detector on a release of the dataset `name` and judge it.
+    """Plan a training (see :func:`train.fitting.plan.plan`) and carry it out (see :func:`train_planned`)."""
+    return train_planned(plan(workspace, name, options), console, prepare)
+
+
+def train_planned(planned: Plan, console: Console | None = None, prepare: Callable[[Detector], str] | None = None) -> dict[str, Any]:
+    """Train a detector as planned and judge it.
 
     Args:
-        workspace: where datasets and runs lie.
-        name: the dataset.
-        options: settings of :class:`TrainConfig` by name, and `release` ("" = the newest) or `resume` (a run). What is not
-            given comes from `[train]` in dataset.toml, else from the detector's recipe.
+        planned: settings and release.
         console: who is told how it goes; None = nobody.
         prepare: called with the new detector before it trains (a warm start); says in words what it did.
 
@@ -75,32 +74,21 @@ def train_run(
         NotFoundError, UsageError, TrainingError: see :mod:`train.fitting.fit`.
         TrainingInterruptedError: asked to stop.
     """
-    dataset = workspace.dataset(name)
-    with joined(str(options.get("device", "auto"))) as ranks:
-        resume = str(options.get("resume", ""))
-        if resume:
-            run_path = workspace.run_path(resume, name)
-            settings = _resumed(config.read(run_path), dataset, run_path, options)
-        else:
-            settings = _settings(dataset, options)
-        release = open_release(dataset, settings.release)
-        quiet = console is None or not ranks.first
-        for warning in check_trainable(release):
-            (logger.info if quiet or console is None else console.say)(warning)
-        find_detector(settings.detector)
+    settings, dataset, resumed = planned.settings, planned.dataset, planned.resumed
+    with joined(planned.device) as ranks:
+        told = console if ranks.first else None
+        for warning in planned.warnings:
+            (told.say if told else logger.info)(warning)
         if settings.compile:
             check_compiler()
-        shown = _crops(settings, dataset) if settings.crops and not resume else None
-        if not resume:
-            run_path = _new_run_path(dataset, settings, ranks)
+        run_path = resumed or _new_run_path(dataset, settings, ranks)
         with exclusive(dataset.locks / f"{run_path.name}-{ranks.rank}", f"train {run_path.name}"):
-            told = None if quiet else console
             try:
-                if shown:
-                    prepare = _taught(shown, settings, run_path if ranks.first else None, prepare, told)
-                return _run(run_path, settings, release, ranks, Fit(bool(resume), prepare), told)
+                if planned.crops:
+                    prepare = _taught(planned.crops, settings, run_path if ranks.first else None, prepare, told)
+                return _run(run_path, settings, planned.release, ranks, Fit(resumed is not None, prepare), told)
             except BoxwrightError:
-                if ranks.first and not resume and not checkpoint.path_of(run_path, checkpoint.LAST).is_file():
+                if ranks.first and not resumed and not checkpoint.path_of(run_path, checkpoint.LAST).is_file():
                     shutil.rmtree(run_path, ignore_errors=True)  # nothing to go on from is no run: the lists of runs would name it
                 raise
 
@@ -109,45 +97,10 @@ def check_options(dataset: Dataset, options: Options) -> Detector:
     """Find what is wrong with the options of :func:`train_run` before there is a release to train on; returns the detector they name.
 
     Raises:
-        UsageError, NotFoundError: see :func:`train_run`.
+        UsageError, NotFoundError: see :func:`train.fitting.plan.plan`.
     """
-    classes = definition.load(dataset).classes
-    settings = _recipe(dataset, options, "", tuple(Category(entry.id, entry.name, entry.supercategory) for entry in classes))
-    if settings.crops:
-        _crops(settings, dataset)
+    settings = foreseen(dataset, options)
     return open_detector(settings.detector, settings.categories, settings.image_size, settings.weights)
-
-
-def _settings(dataset: Dataset, options: Options) -> TrainConfig:
-    release = open_release(dataset, options.get("release") or "")
-    return _recipe(dataset, options, release.version, release.categories)
-
-
-def _recipe(dataset: Dataset, options: Options, release: str, categories: tuple[Category, ...]) -> TrainConfig:
-    """dataset.toml's recipe, overridden by the options."""
-    recipe = definition.load(dataset).train
-    known = {entry.name for entry in fields(recipe)} & {entry.name for entry in fields(TrainConfig)}
-    given = {key: value for key, value in options.items() if key not in {"resume", "release"} and value is not None}
-    return TrainConfig(dataset.name, release, categories, **{key: getattr(recipe, key) for key in known}).with_options(given)
-
-
-def _resumed(settings: TrainConfig, dataset: Dataset, run_path: Path, options: Options) -> TrainConfig:
-    """The run's own config. Only what does not change the result may differ.
-
-    Raises:
-        UsageError: the run is of another dataset, or an option would change what it computes.
-    """
-    if settings.dataset != dataset.name:
-        raise UsageError(f"the run {run_path.name} is of {settings.dataset}, not of {dataset.name}")
-    free = {"device", "workers", "checkpoint_s", "tensorboard", "time_budget_s", "resume"}
-    given = {key: value for key, value in options.items() if value is not None and key not in free}
-    for key, value in given.items():
-        if key not in {entry.name for entry in fields(TrainConfig)}:
-            raise unknown_name("training setting", key, [entry.name for entry in fields(TrainConfig)])
-        if getattr(settings, key) != value:
-            raise UsageError(f"the run {run_path.name} has {key} = {getattr(settings, key)!r}; a resume cannot change it: start a new run")
-    kept = free - {"resume"}
-    return settings.with_options({key: value for key, value in options.items() if key in kept and value is not None})
 
 
 def _new_run_path(dataset: Dataset, settings: TrainConfig, ranks: Ranks) -> Path:
@@ -160,22 +113,6 @@ def _new_run_path(dataset: Dataset, settings: TrainConfig, ranks: Ranks) -> Path
         (dataset.runs / f"{stem}-{number}").mkdir(parents=True)
     (agreed,) = ranks.agree(float(number))
     return dataset.runs / f"{stem}-{int(agreed)}"
-
-
-def _crops(settings: TrainConfig, dataset: Dataset) -> Crops:
-    """The crops that `--crops` names, read before there is a run, so that a wrong folder leaves none behind.
-
-    Raises:
-        UsageError: the detector learns from no crops, or a folder is named like no class.
-        NotFoundError: no crops at all, or none of a class.
-    """
-    if settings.detector != "two-phase":
-        raise UsageError(
-            f"--crops are for the two-phase detector, and {settings.detector} learns from boxes alone: add --detector two-phase"
-        )
-    folder = Path(settings.crops).expanduser()
-    also = {entry.name: (*entry.was, *entry.synonyms) for entry in definition.load(dataset).classes}
-    return crops.read_crops(folder, crops.class_folders(folder, settings.categories, also))
 
 
 def _taught(
@@ -267,18 +204,3 @@ def judge(run_path: Path, settings: TrainConfig, release: Release, state: State,
             metrics["threshold"] = evaluation.best.threshold
     write_atomic(run_path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
-
-
-def what_would_be_done(workspace: Workspace, name: str, options: Options) -> dict[str, Any]:
-    """The config that :func:`train_run` would begin with, checked as far as it can be without building the detector."""
-    dataset = workspace.dataset(name)
-    if options.get("resume"):
-        run_path = workspace.run_path(str(options["resume"]), name)
-        settings = _resumed(config.read(run_path), dataset, run_path, options)
-    else:
-        settings = _settings(dataset, options)
-    check_trainable(open_release(dataset, settings.release))
-    find_detector(settings.detector)
-    if settings.crops and not options.get("resume"):
-        _crops(settings, dataset)
-    return asdict(settings)

@@ -35,8 +35,8 @@ from collect.errors import RefusedError
 POWER = 0.8
 #: The gain that the needed size is stated for where none was seen: one AP point.
 WORTHWHILE = 0.01
-#: How many classes the sentence of a verdict names.
-_NAMED = 3
+#: How many classes, and how many images, a sentence names.
+_NAMED, _NAMED_IMAGES = 3, 5
 
 
 class Finding(StrEnum):
@@ -244,14 +244,22 @@ def check_frozen(
         )
     if lost:
         raise RefusedError(
-            f"the test set changed: {len(lost)} of its {len(before)} images are gone (such as {min(lost)[:12]}); it is frozen. "
-            "Put them back, or begin anew with `boxwright retrain … --force`, which is recorded"
+            f"the test set changed: {len(lost)} of its {len(before)} images are gone ({_listed(lost)}); it is frozen. Put them back "
+            "(what was rejected or sent back is accepted again in `boxwright review`), or begin anew with `boxwright retrain … --force`, "
+            "which is recorded"
         )
     if leaked:
         raise RefusedError(
-            f"{len(leaked)} test images (such as {min(leaked)[:12]}) stood in the champion's training data; "
+            f"{len(leaked)} test images ({_listed(leaked)}) stood in the champion's training data; "
             "the comparison would flatter it. Move them back to train and release again"
         )
+
+
+def _listed(sha256s: Iterable[str]) -> str:
+    """Images as people find them in the review: the first few of them by the head of their hash."""
+    heads = sorted(sha256[:12] for sha256 in sha256s)
+    more = f" and {len(heads) - _NAMED_IMAGES} more" if len(heads) > _NAMED_IMAGES else ""
+    return ", ".join(heads[:_NAMED_IMAGES]) + more
 
 
 def document(evidence: Evidence, verdict: Verdict, policy: Policy) -> dict[str, Any]:

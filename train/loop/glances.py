@@ -15,7 +15,7 @@ from collect.console import Console
 from collect.definition import Definition
 from collect.errors import CorruptError, NotFoundError, RefusedError
 from collect.records import ImageRecord
-from collect.workspace import Dataset, Workspace
+from collect.workspace import Dataset
 from train.data.cache import UnreadableError, decode
 from train.detectors.detector import Detections
 from train.fitting import checkpoint
@@ -33,15 +33,14 @@ AGREE_ABOVE = 0.3
 class Scene:
     """A dataset as it is: all its images and labels."""
 
-    workspace: Workspace
     dataset: Dataset
     definition: Definition
     records: Sequence[ImageRecord]
     labels: Labels
 
 
-def look(scene: Scene, waiting: Sequence[ImageRecord], run: str, device: str, console: Console) -> list[Ranked]:
-    """The waiting images, ranked by what the run (or, without one, the proposals in the journal) sees in them.
+def look(scene: Scene, waiting: Sequence[ImageRecord], run: Path | None, device: str, console: Console) -> list[Ranked]:
+    """The waiting images, ranked by what the run in a folder (or, without one, the proposals in the journal) sees in them.
 
     Raises:
         RefusedError: the run knows none of the dataset's classes.
@@ -86,8 +85,7 @@ def _by_proposals(scene: Scene, waiting: Iterable[ImageRecord]) -> Iterator[Seen
         yield np.array([score for score, _ in boxes]), np.array([label for _, label in boxes], dtype=np.int64), 0.0
 
 
-def _by_run(scene: Scene, waiting: Sequence[ImageRecord], run: str, device: str, console: Console) -> Iterator[Seen]:
-    path = scene.workspace.run_path(run, scene.dataset.name)
+def _by_run(scene: Scene, waiting: Sequence[ImageRecord], path: Path, device: str, console: Console) -> Iterator[Seen]:
     predictor = Predictor.from_run(path, device)
     other = _other_checkpoint(path, device, predictor.num_threads)
     chances = chances_of(path)

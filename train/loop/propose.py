@@ -24,14 +24,15 @@ from collect.errors import UsageError, unknown_name
 from collect.records import ImageRecord
 from collect.workspace import Dataset, Workspace
 from train.data.cache import UnreadableError, decode
+from train.serving.suppression import CLASS_OVERLAP, surest
 
 #: Boxes of one class that overlap more than this are one object seen twice (twins, synonyms, tiles). Of the 8,063 true boxes
 #: of raccoon, bccd and facemask-coco 25 overlap another of their class so far, so what is merged wrongly is rare.
 SAME_CLASS_IOU = 0.5
-#: Boxes of two classes that overlap more than this are one object with two names: the better score stays.
-ANY_CLASS_IOU = 0.9
 #: A proposal this close to a box that a person has spoken of says nothing new.
 SAID_IOU = 0.7
+#: Narrower boxes, once clipped to the picture, are none.
+LEAST_SIDE_PX = 1.0
 
 Xywh = tuple[float, float, float, float]
 
@@ -76,7 +77,8 @@ class Proposer(Protocol):
 class Request:
     """What was asked for. `threshold` None = the proposer's own; `category` = only this class, or that of all faces.
 
-    `tiles` asks for a look at overlapping tiles too; the face detector always does that.
+    `tiles` asks for a look at overlapping tiles too; the face detector always does that. Of boxes of different classes that
+    overlap by more than `class_overlap` only the surest is proposed.
     """
 
     workspace: Workspace
@@ -88,6 +90,7 @@ class Request:
     category: str = ""
     device: str = ""
     tiles: bool = False
+    class_overlap: float = CLASS_OVERLAP
 
 
 class Open(Protocol):
@@ -118,18 +121,31 @@ class Tally:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def open_proposer(source: str, request: Request) -> Proposer:
-    """The proposer that `--from` names: `opencv-face`, `sources`, `run:RUN` or `zero-shot:MODEL`.
+def named(source: str, request: Request) -> tuple[str, str]:
+    """The kind and the model that `--from` names: `opencv-face`, `sources`, `run:RUN` or `zero-shot:MODEL`; nothing is loaded.
 
     Raises:
         UsageError: no such proposer.
-        MissingServiceError: its weights or a package it needs are absent.
+        NotFoundError: no such run.
     """
     kind, _, model = source.partition(":")
     if kind not in PROPOSERS:
         raise unknown_name("proposer", kind, PROPOSERS)
     if kind not in _NAMELESS and not model:
         raise UsageError(f"--from {kind} needs a name behind a colon, such as --from {kind}:NAME")
+    if kind == "run":
+        request.workspace.run_path(model, request.dataset.name)
+    return kind, model
+
+
+def open_proposer(source: str, request: Request) -> Proposer:
+    """The proposer that `--from` names.
+
+    Raises:
+        UsageError, NotFoundError: see :func:`named`.
+        MissingServiceError: its weights or a package it needs are absent.
+    """
+    kind, model = named(source, request)
     module, _, attribute = PROPOSERS[kind].partition(":")
     opener = cast("Open", getattr(importlib.import_module(module), attribute))
     return opener(replace(request, model=model))
@@ -142,8 +158,13 @@ def undecided(records: Iterable[ImageRecord], journal: Journal) -> list[ImageRec
     return [record for record in records if labels.get(record.sha256, empty).verdict in {Verdict.PENDING, Verdict.NEEDS_BOXES}]
 
 
-def propose(proposer: Proposer, dataset: Dataset, records: Iterable[ImageRecord], journal: Journal) -> Iterator[Tally]:
-    """Propose on each image in turn; yields the running tally after each. A picture that cannot be read is noted there."""
+def propose(
+    proposer: Proposer, dataset: Dataset, records: Iterable[ImageRecord], journal: Journal, class_overlap: float = CLASS_OVERLAP
+) -> Iterator[Tally]:
+    """Propose on each image in turn; yields the running tally after each. A picture that cannot be read is noted there.
+
+    `class_overlap`: see :func:`merge_found`.
+    """
     tally = Tally()
     for record in records:
         tally.images += 1
@@ -153,7 +174,7 @@ def propose(proposer: Proposer, dataset: Dataset, records: Iterable[ImageRecord]
             tally.failures[record.sha256] = str(error)
             yield tally
             continue
-        found = merge_found(proposer.propose(image, record), (record.width, record.height))
+        found = merge_found(proposer.propose(image, record), (record.width, record.height), class_overlap)
         # The generator runs inside of the journal's transaction, so that nobody can speak between its look and its word.
         written = journal.append(changes(journal, proposer, record.sha256, found))
         count(tally, written)
@@ -210,21 +231,26 @@ def _already_said(entry: Found, said: Sequence[Box]) -> bool:
     return bool(((overlap > SAID_IOU) & (same | present)).any())
 
 
-def merge_found(found: Iterable[Found], size_wh: tuple[int, int], min_side_px: float = 1.0) -> list[Found]:
-    """Found boxes, best score first, clipped to the picture, near-equal ones merged into the best.
+def merge_found(found: Iterable[Found], size_wh: tuple[int, int], class_overlap: float = CLASS_OVERLAP) -> list[Found]:
+    """Found boxes, best score first, clipped to the picture, each object once.
+
+    Boxes of one class that overlap by more than :data:`SAME_CLASS_IOU` are one object, those of different classes from
+    `class_overlap` on (1 = never): the surest stays.
 
     >>> [f.score for f in merge_found([Found("car", (0, 0, 9, 9), 0.5), Found("car", (0, 0, 9, 8), 0.6)], (20, 20))]
     [0.6]
+    >>> pair = [Found("car", (0, 0, 9, 9), 0.5), Found("bus", (0, 0, 9, 8), 0.6)]
+    >>> [[f.category for f in merge_found(pair, (20, 20), limit)] for limit in (0.7, 1)]
+    [['bus'], ['bus', 'car']]
     """
-    kept: list[Found] = []
-    for entry in sorted(found, key=lambda item: -item.score):
-        box = clip_xywh(entry.xywh, size_wh)
-        if min(box[2:]) < min_side_px or not np.isfinite(box).all():
-            continue
-        if kept:
-            overlap = iou_matrix(np.array([box]), np.array([other.xywh for other in kept]))[0]
-            limit = np.array([SAME_CLASS_IOU if other.category == entry.category else ANY_CLASS_IOU for other in kept])
-            if (overlap > limit).any():
-                continue
-        kept.append(Found(entry.category, (box[0], box[1], box[2], box[3]), round(float(entry.score), 6), entry.prompt))
-    return kept
+    entries = list(found)
+    boxes_N4 = np.array([clip_xywh(entry.xywh, size_wh) for entry in entries]).reshape(-1, 4)
+    scores_N = np.array([entry.score for entry in entries])
+    names = {name: label for label, name in enumerate(dict.fromkeys(entry.category for entry in entries))}
+    labels_N = np.array([names[entry.category] for entry in entries], dtype=np.int64)
+    rows = np.flatnonzero(np.isfinite(boxes_N4).all(axis=1) & (boxes_N4[:, 2:].min(axis=1) >= LEAST_SIDE_PX))
+    stay = rows[surest(boxes_N4[rows], scores_N[rows], labels_N[rows], class_overlap, SAME_CLASS_IOU)]
+    return [
+        replace(entries[row], xywh=cast("Xywh", tuple(boxes_N4[row].tolist())), score=round(float(scores_N[row]), 6))
+        for row in stay.tolist()
+    ]

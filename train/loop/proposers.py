@@ -16,6 +16,7 @@ from collect.errors import NotFoundError, RefusedError, UsageError
 from collect.files import sha256_file
 from collect.records import ImageRecord
 from train.detectors.face import FaceDetector, find_folder
+from train.fitting import config
 from train.loop.propose import Found, Proposer, Request, Xywh
 from train.loop.threshold import Start, start_of
 
@@ -99,20 +100,20 @@ def open_run(request: Request) -> Proposer:
         NotFoundError: no such run, or no champion yet.
         RefusedError: none of its categories is a class of this dataset, or the class asked for.
     """
-    from train.fitting import config
-    from train.serving.looks import looks_of
+    path = request.workspace.run_path(request.model, request.dataset.name)
+    trained = config.read(path)
+    names = _names(request, [category.name for category in trained.categories], path.name)
+    weights_sha256 = _weights_sha256(path)
+    costs = Costs(keep_iou=request.definition.annotate.keep_iou)
+    start = start_of(path, costs, request.class_overlap) if request.threshold is None else Start(request.threshold, "")
+    from train.serving.looks import looks_of  # loads torch: after what can be refused without
     from train.serving.predictor import Predictor
     from train.serving.tiles import Tiling
 
-    path = request.workspace.run_path(request.model, request.dataset.name)
-    costs = Costs(keep_iou=request.definition.annotate.keep_iou)
-    start = start_of(path, costs) if request.threshold is None else Start(request.threshold, "")
-    trained = config.read(path)
     predictor = Predictor.from_run(path, request.device or "auto", looks=looks_of(trained.mirror, trained.turn))
     if request.tiles:
         predictor.tiling = Tiling(predictor.detector.image_size)
-    names = _names(request, [category.name for category in predictor.categories], path.name)
-    return RunProposer(predictor, names, f"{path.parent.name}/{path.name}", _weights_sha256(path), start.score, start.reason)
+    return RunProposer(predictor, names, f"{path.parent.name}/{path.name}", weights_sha256, start.score, start.reason)
 
 
 def _names(request: Request, theirs: Sequence[str], run: str) -> tuple[str | None, ...]:

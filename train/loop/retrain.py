@@ -28,7 +28,7 @@ from collect.definition import Definition
 from collect.errors import BoxwrightError, NotFoundError, RefusedError, TrainingError, UsageError
 from collect.files import exclusive, write_atomic
 from collect.workspace import Dataset, Workspace
-from train.data.release import Release, open_release
+from train.data.release import Release, check_trainable, open_release
 from train.detectors.detector import Detector
 from train.fitting import checkpoint, config
 from train.fitting.run import check_options, train_run
@@ -213,7 +213,9 @@ def retrain(request: Request, console: Console) -> dict[str, Any]:
             work.forget()
             raise
         trial = Trial(dataset, work.definition, release, champion, str(request.options.get("device", "auto")), request.force)
-        result = trial.judge(run, work.objection) | {"warm_start": work.warm_start_told(), "drift": _drift(dataset, champion, release, run)}
+        result = trial.judge(run, work.objection) | {
+            "warnings": check_trainable(release), "warm_start": work.warm_start_told(), "drift": _drift(dataset, champion, release, run),
+        }  # fmt: skip
         _keep(dataset.runs / run, result)
         if result["champion"] == run:
             champions.crown(dataset, Champion(run, release.version, result["challenger_ap"], forced=result["forced"]))

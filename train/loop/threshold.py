@@ -26,6 +26,7 @@ from collect.errors import BoxwrightError
 from train.judging import inputs
 from train.judging.run_files import RunFiles, best_f1_score, open_run
 from train.loop.propose import Found, merge_found
+from train.serving.suppression import CLASS_OVERLAP
 
 #: With fewer val boxes than this the cheapest score is chance: on raccoon's 10 it was .64 or .52, as twins were merged at .6 or .5.
 ENOUGH_BOXES = 30
@@ -54,12 +55,12 @@ class Judged:
     true: tuple[Labelled, ...]
 
 
-def start_of(path: Path, costs: Costs) -> Start:
-    """The score at which the run in this folder starts to propose."""
+def start_of(path: Path, costs: Costs, class_overlap: float = CLASS_OVERLAP) -> Start:
+    """The score at which the run in this folder starts to propose, where boxes of different classes are merged from `class_overlap` on."""
     try:
         run = open_run(path)
         best_f1 = best_f1_score(path)
-        images = judged_images(run)
+        images = judged_images(run, class_overlap)
     except BoxwrightError as error:
         return Start(UNTOLD, f"the run's val split cannot be read ({error}), so nothing tells what costs least")
     boxes = sum(len(image.true) for image in images)
@@ -101,7 +102,7 @@ def seconds(image: Judged, scores_S: NDArray[np.float64], costs: Costs) -> NDArr
     return np.array([by_count[count] for count in counts_S.tolist()])
 
 
-def judged_images(run: RunFiles) -> list[Judged]:
+def judged_images(run: RunFiles, class_overlap: float = CLASS_OVERLAP) -> list[Judged]:
     """The run's val images with what it found there; none where it has no val split.
 
     Raises:
@@ -127,6 +128,6 @@ def judged_images(run: RunFiles) -> list[Judged]:
         found_of[image].append(Found(names[category], (x, y, w, h), score))
     thinned = document["images"][:: -(-len(document["images"]) // MOST_IMAGES)]
     return [
-        Judged(tuple(merge_found(found_of[entry["id"]], (entry["width"], entry["height"]))), tuple(true_of[entry["id"]]))
+        Judged(tuple(merge_found(found_of[entry["id"]], (entry["width"], entry["height"]), class_overlap)), tuple(true_of[entry["id"]]))
         for entry in thinned
     ]

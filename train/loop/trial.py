@@ -113,14 +113,18 @@ class Trial:
         return {
             **result,
             "forced": forced or bool(objection),
-            "frozen": objection
-            or f"both models were judged on the {len(self.release.splits['test'].sha256_I)} test images of {self.release.version}; all of "
-            f"{self.champion.release}'s that were not revoked are among them, and the champion was trained on none",
+            "frozen": f"promoted by --force, against this: {objection}" if objection else self._stayed_frozen(self.champion.release),
             "run": run,
             "release": self.release.version,
             "champion": run if verdict.promoted or forced else self.champion.run,
             "champion_before": self.champion.run,
         }
+
+    def _stayed_frozen(self, before: str) -> str:
+        return (
+            f"both models were judged on the {len(self.release.splits['test'].sha256_I)} test images of {self.release.version}; all of "
+            f"{before}'s that were not revoked are among them, and the champion was trained on none"
+        )
 
     def _candidate(self, run: str) -> Candidate:
         """A run on this release's test images."""

@@ -90,7 +90,7 @@ def _also(result: Mapping[str, Any]) -> list[str]:
         f"class {name} is gone: the champion's AP on it was {ap:.3f}{boxes.get(name, '')}"
         for name, ap in result.get("only_champion", {}).items()
     ]
-    return [*new, *gone, *([f"frozen test set: {result['frozen']}"] if result.get("frozen") else [])]
+    return [*new, *gone, *result.get("warnings", ()), *([f"frozen test set: {result['frozen']}"] if result.get("frozen") else [])]
 
 
 def _warm_start(result: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from annotate.coco import Category
-from collect.definition import Definition
+from collect.definition import Definition, ObjectClass
 from collect.errors import RefusedError
 from train.detectors.detector import Detector, HeadRows
 
@@ -64,11 +64,15 @@ def ancestry(before: Sequence[Category], after: Sequence[Category], definition: 
     result: dict[str, tuple[str, ...]] = {}
     for category in after:
         entry = declared.get(category.name)
-        former = [category.name, *(entry.was if entry else ())]
-        sources = tuple(name for name in former if name in old)
         parent = category.supercategory or (entry.supercategory if entry else "")
-        result[category.name] = sources or ((parent,) if parent in old else ())
+        sources = [tuple(name for name in _names(it, declared) if name in old) for it in (category.name, parent)]
+        result[category.name] = sources[0] or sources[1]
     return result
+
+
+def _names(name: str, declared: Mapping[str, ObjectClass]) -> tuple[str, ...]:
+    """A class's name and those that it had."""
+    return (name, *(declared[name].was if name in declared else ()))
 
 
 @torch.no_grad()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from annotate.coco import Category
-from train.detectors.detector import Detections
+
+if TYPE_CHECKING:
+    from train.detectors.detector import Detections
 
 #: `(left, top, right, bottom)` in whole pixels.
 Corners: TypeAlias = tuple[int, int, int, int]

@@ -9,8 +9,9 @@ import torch
 from annotate.coco import Category
 from collect.errors import UsageError
 from train.detectors import dense
-from train.detectors.detector import DETECTORS, Batch, find_detector, freeze, open_detector
+from train.detectors.detector import Batch, find_detector, freeze, open_detector
 from train.detectors.fcos import Fcos
+from train.detectors.table import DETECTORS
 
 CATEGORIES = (Category(3, "disc"), Category(9, "square"))
 #: Small enough for every run of the suite; the others only on demand (`-m slow`).

@@ -21,7 +21,8 @@ from train.detectors.face import FaceDetector, find_folder
 from train.detectors.two_phase import FEATURES, TwoPhase, two_phase
 from train.fitting import crops as teaching
 from train.fitting.crops import class_folders, embed_twice, fit_final_layers, is_right, read_crops, split_groups
-from train.fitting.run import train_run, what_would_be_done
+from train.fitting.plan import plan
+from train.fitting.run import train_run
 
 CATEGORIES = (Category(3, "disc"), Category(9, "square"))
 MakeRelease = Callable[..., Dataset]
@@ -150,7 +151,7 @@ def test_train_crops__refused_before_there_is_a_run(make_release: MakeRelease, w
         (UsageError, "at least 1, or 0 with --crops", {"epochs": 0}),
     )
     for kind, words, options in wrong:
-        for act in (train_run, what_would_be_done):
+        for act in (train_run, plan):
             with pytest.raises(kind, match=words):
                 act(workspace, "shapes", {**SMALL, **options})
     assert not (workspace.runs / "shapes").exists()

@@ -25,8 +25,9 @@ from train.detectors.detector import Batch, Detector
 from train.fitting import checkpoint, config, weights
 from train.fitting.device import has_bf16
 from train.fitting.fit import State
+from train.fitting.plan import plan
 from train.fitting.progress import Progress
-from train.fitting.run import train_run, what_would_be_done
+from train.fitting.run import train_run
 from train.serving.predictor import Predictor, load_detector
 
 ROOT = Path(__file__).parents[3]
@@ -453,7 +454,7 @@ def test_unknown_things(make_release: MakeRelease, workspace: Workspace) -> None
         with pytest.raises(kind, match=words):
             train_run(workspace, "shapes", {**SMALL, "epochs": 1, **options})
     assert not list((workspace.runs / "shapes").glob("*")), "a wrong word begins no run"
-    assert what_would_be_done(workspace, "shapes", {"epochs": 4})["epochs"] == 4
+    assert plan(workspace, "shapes", {"epochs": 4}).settings.epochs == 4
 
 
 def test_weights__of_another_architecture_or_no_weights(make_release: MakeRelease, workspace: Workspace, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import boxwright
+from collect.console import Console
 from collect.errors import UsageError
+from train.commands.audit import _tell_worth
 from train.loop.audit import Labels, Predictions, Suspicion, audit, from_coco
 from train.loop.folds import assign
+from train.loop.spoil import Worth
 
 NAMES = ["cat", "dog"]
 
@@ -148,3 +152,15 @@ def test_audit_from_the_command_line(make_dataset, add_shapes, workspace, capsys
     assert {s["kind"] for s in kept} <= set(Suspicion)
     assert boxwright.main(words) == 0, "a second time nothing is trained: the folds are kept"
     assert "training on the others" not in capsys.readouterr().err
+    assert boxwright.main([*words, "--top", "50"]) == 0
+    all_the_same = json.loads(capsys.readouterr().out)["suspects"]
+    assert len(kept) < len(all_the_same) <= 50, "who asks for the likeliest gets them, worth a look or not"
+    assert boxwright.main([word for word in words if word != "--json"]) == 0
+    told = capsys.readouterr().out
+    assert "of errors made on purpose in these labels such a list names" in told
+
+
+def test_weak_models_are_told_to_be_weak(workspace, capsys):
+    for found, weak in ((0.05, True), (0.45, False)):
+        _tell_worth(Worth(0.5, 0.5, found), Namespace(fold_budget=14.0), Console(workspace))
+        assert ("--fold-budget, now 14 s" in capsys.readouterr().out) == weak

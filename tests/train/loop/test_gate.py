@@ -103,8 +103,10 @@ def test_promoted_exactly_when_the_lower_bound_clears_epsilon(value, spread, eps
 def test_frozen():
     check_frozen({"a", "b"}, {"a", "b", "c"}, {"d"}, set())
     check_frozen({"a", "b"}, {"a"}, set(), {"b"})
-    with pytest.raises(RefusedError, match="it is frozen"):
+    with pytest.raises(RefusedError, match=r"1 of its 2 images are gone \(b\); it is frozen.*accepted again in `boxwright review`"):
         check_frozen({"a", "b"}, {"a"}, set(), set())
+    with pytest.raises(RefusedError, match=r"\(b, c, d, e, f and 2 more\)"):
+        check_frozen(set("abcdefgh"), {"a"}, set(), set())
     with pytest.raises(RefusedError, match="training data"):
         check_frozen({"a"}, {"a", "d"}, {"d"}, set())
     with pytest.raises(RefusedError, match="no test images"):

@@ -146,6 +146,8 @@ def test_queue_and_suggest_from_the_command_line(make_dataset, noise, workspace,
     with Journal(dataset.labels) as journal:
         for x in (1, 20, 40):
             journal.append([box_event(Kind.DRAW, "reviewer:a", records[0].sha256, new_box_id(), Status.PRESENT, "cat", (x, 1, 9, 9))])
+            journal.append([box_event(Kind.DRAW, "reviewer:a", records[3].sha256, new_box_id(), Status.PRESENT, "hen", (x, 1, 9, 9))])
+        journal.append([verdict_event("reviewer:a", records[3].sha256, Verdict.REJECTED)])  # its boxes feed nobody
     dataset.definition.write_text(
         dataset.definition.read_text().replace('name = "hen"', 'name = "hen"\nwas = ["biddy"]\nsynonyms = ["chicken"]')
     )

@@ -67,6 +67,18 @@ def test_first_then_challenger(shapes_set, add_shapes, workspace, capsys):
     assert not [path.name for path in shapes_set.runs.glob("*.json")], "what an interrupted retrain keeps is gone"
 
 
+def test_a_class_without_a_train_image_is_told_beside_the_verdict(shapes_set, workspace):
+    retrain(ask(workspace), Console(workspace, quiet=True))
+    text = shapes_set.definition.read_text()
+    shapes_set.definition.write_text(text.replace("[collect]", '[[class]]\nid = 3\nname = "roof"\n\n[collect]'))
+    second = retrain(ask(workspace), Console(workspace, quiet=True))
+    (warning,) = (words for words in second["warnings"] if "roof" in words)
+    assert "has no train image" in warning
+    folder = shapes_set.runs / second["run"]
+    assert json.loads((folder / "gate.json").read_text())["warnings"] == second["warnings"]
+    assert "class 'roof' has no train image" in (folder / "retrain.md").read_text()
+
+
 def test_interrupted__goes_on_with_its_run(shapes_set, workspace, monkeypatch):
     quiet = Console(workspace, quiet=True)
     real_judge = runs.judge
@@ -146,7 +158,7 @@ def test_a_test_set_that_shrank_is_refused__revoked_images_may_go(shapes_set, ad
             refuses(ask(workspace), quiet)
     assert shapes_set.release_names() == ["v001"] and not (shapes_set.runs / STATE).exists(), "what is refused leaves nothing"
     forced = retrain(ask(workspace, force=True), quiet)
-    assert forced["forced"] and "it is frozen" in forced["frozen"]
+    assert forced["forced"] and "promoted by --force, against this: the test set changed" in forced["frozen"]
     assert champions.read(shapes_set).forced
     document = json.loads((shapes_set.releases / "v002" / "test.json").read_text())
     with Ledger(shapes_set.ledger) as ledger:

@@ -151,7 +151,7 @@ def test_trained_like_any_other_detector(faces, make_dataset, labelled_events, r
     from annotate.journal import Journal
     from annotate.release import make_release
     from collect import definition
-    from train.detectors.detector import DETECTORS
+    from train.detectors.table import DETECTORS
     from train.fitting.run import train_run
 
     monkeypatch.setitem(DETECTORS, "two-phase", "train.detectors.two_phase:two_phase")

@@ -68,6 +68,12 @@ def test_removed_and_readded_elsewhere():
     assert ancestry([Category(1, "a"), Category(2, "b")], [Category(9, "b")], recipe(["b"])) == {"b": ("b",)}
 
 
+def test_split_off_from_a_class_that_is_renamed_at_once():
+    definition = recipe(["masked", "cloth", "bare"], masked={"was": ("with_mask", "mask")}, cloth={"supercategory": "masked"})
+    after = [Category(1, "masked"), Category(2, "cloth"), Category(3, "bare")]
+    assert ancestry([Category(1, "with_mask")], after, definition) == {"masked": ("with_mask",), "cloth": ("with_mask",), "bare": ()}
+
+
 def test_another_family_is_refused():
     pytest.importorskip("train.detectors.torchvision_family")
     other = open_detector("ssdlite320_mobilenet_v3_large", [Category(1, "cat")], 320, "none")

@@ -16,6 +16,8 @@ from torch import nn
 
 from annotate.boxes import iou_matrix
 from annotate.coco import Category
+from annotate.journal import Journal
+from annotate.state import current
 from boxwright import main
 from collect.errors import MissingServiceError, NotFoundError, RefusedError, StorageError, UsageError
 from collect.workspace import Dataset, Workspace
@@ -218,6 +220,23 @@ def test_detect__writes_what_other_tools_read(make_release: MakeRelease, workspa
     again = ["import", "again", str(out / "detections.json"), "--images", str(folder.parent), "--format", "coco", "--unreviewed"]
     assert main([*again, "--skip-bad", "--root", str(workspace.root)]) == 0
     assert main([*words, "--class-overlap", "7"]) == 2
+    _proposes_one_box_an_object(workspace, f"run:shapes/{run}", folder)
+
+
+def _proposes_one_box_an_object(workspace: Workspace, source: str, folder: Path) -> None:
+    """`propose` is as `detect`: of boxes of different classes over each other one, unless all are wanted."""
+    root = ["--root", str(workspace.root)]
+    assert main(["init", "fresh", "--class", "disc", "--class", "square", *root]) == 0
+    assert main(["collect", "fresh", "--source", f"folder:{folder}", "--license", "CC0-1.0", *root]) == 0
+    most = []
+    for overlap in ("1", "0.7"):
+        assert main(["propose", "fresh", "--from", source, "--threshold", "0", "--class-overlap", overlap, *root]) == 0
+        with Journal(workspace.dataset("fresh").labels) as journal:
+            proposed = [entry.proposed() for entry in current(journal).values()]
+        kinds = [[np.array([box.xywh for box in boxes if box.category == kind]) for kind in ("disc", "square")] for boxes in proposed]
+        most.append(max(iou_matrix(discs, squares).max(initial=0) for discs, squares in kinds))
+    assert most[0] > 0.7 >= most[1]
+    assert main(["propose", "fresh", "--from", source, "--class-overlap", "7", *root]) == 2
 
 
 def test_draw__marks_the_box_and_leaves_the_picture(tmp_path: Path) -> None:
