@@ -13,7 +13,6 @@ import pytest
 
 from collect.admission import RetryPolicy
 from collect.ledger import Ledger
-from collect.net.wire import CLIENTS
 from collect.pipeline import DownloadSettings, Pipeline
 from collect.records import Licence
 from collect.workspace import Workspace
@@ -126,12 +125,6 @@ ENDS = {
 }
 #: libcurl takes no more than was promised and leaves the judgement to the decoder, and heads of up to 300 KB.
 ENDS_OF_PYCURL = ENDS | {"/promises-less": "INVALID(broken)", "/headers": "INVALID(empty)"}
-
-
-@pytest.fixture(params=list(CLIENTS))
-def client(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip(request.param)
-    return str(request.param)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import pytest
 from collect.net.address import AddressGuard
 from collect.net.fetch import Fetcher, FetchLimits, Lost, Reply
 from collect.net.throttle import Throttle
-from collect.net.wire import CLIENTS
 from collect.records import Reason, State
 from tests.collect.certificates import certificate
 from tests.collect.hostile_server import HostileServer, answer
@@ -45,12 +44,6 @@ async def site(path: str, headers: dict[str, str], writer: asyncio.StreamWriter)
             writer.write(answer(BODY, headers="Set-Cookie: a=b\r\nX-Name: \xfcber\r\n"))
     await writer.drain()
     return True
-
-
-@pytest.fixture(params=list(CLIENTS))
-def client(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip(request.param)
-    return str(request.param)
 
 
 @pytest.fixture
